@@ -1,0 +1,148 @@
+"""The only place where an agent talks to a model or to a brain; every call is one trace event.
+
+Appends to `trace.jsonl` of the design's folder.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from pydantic import BaseModel
+
+from agents.brain import Decision
+from agents.context import Context
+from prompts.loader import render, template_hash
+from ske.lm import Chat, Message, Reply, Sampling, ask
+from ske.trace import Event
+
+STAGE = "design"
+TEMPLATES = {"writer": "agents/designer"}
+"""Templates that are not called like their role."""
+SAMPLING = Sampling(max_new_tokens=24)
+"""How the teacher answers while prompts are designed: greedily."""
+LONGEST_LIST = 24
+LONGEST_TEXT = 8000
+
+
+def decide(
+    context: Context,
+    role: str,
+    variables: dict[str, Any],
+    schema: type[Decision],
+    rule: Callable[[], Decision],
+    *,
+    facts: Sequence[str] = (),
+    notes: Sequence[str] = (),
+    score: Callable[[Decision], dict[str, Any]] | None = None,
+) -> Decision:
+    """Ask the brain for a role's decision, and write down what was asked and decided.
+
+    Args:
+        context: Whose brain and trace.
+        role: Who decides; its template is `prompts/agents/ROLE.md`.
+        variables: What the template shows, without the answer's schema, which is added here.
+        schema: What the decision is.
+        rule: The decision by rules.
+        facts: Ids of the facts it is about.
+        notes: Anything out of the ordinary.
+        score: What to record as scores of the decision.
+    """
+    shown = json.dumps(schema.model_json_schema(), ensure_ascii=False)
+    message = render(TEMPLATES.get(role, f"agents/{role}"), **variables, schema=shown)
+    messages: list[Message] = [{"role": "user", "content": message.text}]
+    started = time.perf_counter()
+    decision = context.brain.decide(role, messages, schema, rule)
+    context.trace.add(
+        Event(
+            stage=STAGE,
+            role=role,
+            brain=context.brain.name,
+            template=message.template,
+            template_hash=message.hash,
+            variables=shortened(variables),
+            messages=[_clipped(m) for m in messages],
+            reply=_clip(_json(decision)),
+            parsed=decision.model_dump(mode="json"),
+            scores=score(decision) if score else {},
+            notes=list(notes),
+            facts=list(facts),
+            seconds=round(time.perf_counter() - started, 4),
+        )
+    )
+    return decision
+
+
+def ask_teacher(
+    context: Context,
+    role: str,
+    chats: Sequence[Chat],
+    *,
+    layout: str = "",
+    facts: Sequence[str] = (),
+) -> list[Reply]:
+    """Put all chats to the teacher in one call, so that a backend can share their prefix.
+
+    Args:
+        context: Whose model and trace.
+        role: Who asks.
+        chats: The questions; the trace shows the first one as an example.
+        layout: The layout of the system message, "" if there is none.
+        facts: Ids of the facts it is about.
+    """
+    if not chats:
+        return []
+    started = time.perf_counter()
+    replies = context.lm.generate(chats, SAMPLING)
+    context.trace.add(
+        Event(
+            stage=STAGE,
+            role=role,
+            brain="teacher",
+            template=f"teacher/{layout}" if layout else "",
+            template_hash=template_hash(f"teacher/{layout}") if layout else "",
+            messages=[_clipped(m) for m in chats[0]],
+            reply=_clip(replies[0].text),
+            scores={"questions": len(chats)},
+            facts=list(facts),
+            tokens=sum(reply.prompt_tokens + reply.reply_tokens for reply in replies),
+            seconds=round(time.perf_counter() - started, 4),
+        )
+    )
+    return replies
+
+
+def ask_base(context: Context, role: str, questions: Sequence[str]) -> list[Reply]:
+    """What the base model answers without PROMPT; no question is put to it twice."""
+    new = [q for q in dict.fromkeys(questions) if q not in context.base]
+    replies = ask_teacher(context, role, [ask(question) for question in new])
+    context.base.update(zip(new, replies, strict=True))
+    return [context.base[question] for question in questions]
+
+
+def shortened(value: Any) -> Any:
+    """A value for the trace: long lists and texts are cut, and say by how much."""
+    if isinstance(value, str):
+        return _clip(value)
+    if isinstance(value, dict):
+        return {key: shortened(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        items = [shortened(item) for item in value[:LONGEST_LIST]]
+        left = len(value) - LONGEST_LIST
+        return [*items, f"... and {left} more"] if left > 0 else items
+    return value
+
+
+def _clip(text: str) -> str:
+    left = len(text) - LONGEST_TEXT
+    return f"{text[:LONGEST_TEXT]} ... and {left} more characters" if left > 0 else text
+
+
+def _clipped(message: Message) -> Message:
+    return {"role": message["role"], "content": _clip(message["content"])}
+
+
+def _json(decision: BaseModel) -> str:
+    return json.dumps(decision.model_dump(mode="json"), ensure_ascii=False)

@@ -1,0 +1,37 @@
+"""What every node can use but no checkpoint holds: the model, the facts, the trace, the folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from agents.batch import Batch, Query
+from agents.brain import Brain
+from ske.config import DesignConfig
+from ske.lm import LM, Reply
+from ske.trace import Trace
+from ske.types import Fact
+
+Progress = Callable[[str], None]
+
+
+@dataclass
+class Context:
+    """One run's surroundings. The two memories only spare questions: they can be rebuilt."""
+
+    lm: LM
+    """The teacher: without a system message it is the base model."""
+    facts: dict[str, Fact]
+    config: DesignConfig
+    trace: Trace
+    folder: Path
+    brain: Brain
+    batch: Batch
+    names: Sequence[str] = ()
+    """Other subjects that neighbours may be asked about."""
+    progress: Progress | None = None
+    base: dict[str, Reply] = field(default_factory=dict)
+    """The base model's answers by question."""
+    exam: dict[str, list[Query]] = field(default_factory=dict)
+    """What each fact is examined with."""

@@ -1,0 +1,60 @@
+"""Which trial is best: the winner among the designer's, and the Pareto front of all. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from agents.records import Trial
+from ske.config import DesignConfig
+
+NEAR = 1.25
+"""Capacities within this factor count as equal; consequences and drift decide between them."""
+
+
+def passing_capacity(trials: Sequence[Trial]) -> int:
+    """The largest capacity that the designer's packer has passed with; 0 if none."""
+    return max((t.plan.capacity for t in candidates(trials) if t.passed), default=0)
+
+
+def candidates(trials: Sequence[Trial]) -> list[Trial]:
+    """Trials whose prompts could be handed over."""
+    searched = ("search", "frame", "verify")
+    return [t for t in trials if t.plan.packer == "designer" and t.plan.purpose in searched]
+
+
+def winner(trials: Sequence[Trial], config: DesignConfig) -> Trial | None:
+    """The best trial so far; a verified one settles it. If none passes, the best recall."""
+    able = candidates(trials)
+    verified = [t for t in able if t.plan.purpose == "verify"]
+    if verified:
+        return verified[-1]
+    passing = [t for t in able if t.passed]
+    if not passing:
+        return max(able, key=lambda t: (t.scores.recall, t.plan.capacity, -t.index), default=None)
+    largest = max(t.plan.capacity for t in passing)
+    near = [t for t in passing if t.plan.capacity * NEAR >= largest]
+    return max(near, key=lambda t: (_utility(t, largest, config.drift), -t.index))
+
+
+def _utility(trial: Trial, largest: int, weight: float) -> float:
+    """What decides between near ties: consequences first, then density against drift."""
+    density = trial.plan.capacity / largest
+    stay = 1 - (trial.scores.drift or 0.0)
+    return (trial.scores.consequences or 0.0) + weight * stay + (1 - weight) * density
+
+
+def pareto(trials: Sequence[Trial]) -> list[Trial]:
+    """Trials that no other one beats or equals in every respect (of equals the first stays)."""
+    rows = [t for t in trials if t.plan.purpose != "repair"]
+    return [t for t in rows if not any(_dominates(other, t) for other in rows)]
+
+
+def _dominates(a: Trial, b: Trial) -> bool:
+    mine, other = _merits(a), _merits(b)
+    no_worse = all(x >= y for x, y in zip(mine, other, strict=True))
+    return no_worse and (mine != other or a.index < b.index)
+
+
+def _merits(trial: Trial) -> tuple[float, ...]:
+    scores = trial.scores
+    return (trial.plan.capacity, scores.recall, -(scores.drift or 0.0), -scores.tokens_per_fact)

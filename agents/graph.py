@@ -1,0 +1,190 @@
+"""The graph of roles, and `design`, which runs it: wiring only.
+
+Writes to its folder: `prompts/pack-NN.md` (the exact system messages), `design.json`,
+`curve.json`, `trace.jsonl`, and `checkpoints.sqlite`, from which a killed run goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.sqlite import SqliteSaver
+from langgraph.graph import END, START, StateGraph
+from langgraph.graph.state import CompiledStateGraph
+from langgraph.runtime import Runtime
+from langgraph.types import Command, Send, interrupt
+
+from agents.batch import Batch
+from agents.brain import RulesBrain
+from agents.context import Context, Progress
+from agents.critic import critic
+from agents.examiner import examiner
+from agents.judge import judge
+from agents.packer import packer
+from agents.planner import STEPS, planner, trials_of
+from agents.publish import NeedsApproval, clear, design_of, publish
+from agents.questioner import questioner
+from agents.records import Design
+from agents.state import State, start
+from agents.writer import writer
+from ske.config import DesignConfig
+from ske.io import drop_torn_line
+from ske.lm import LM
+from ske.trace import Trace
+from ske.types import Fact, UserError, content_hash
+
+NODES = 7
+
+
+def build() -> StateGraph[State, Context]:
+    """The graph, not yet compiled; `build().compile().get_graph().draw_mermaid()` draws it."""
+    graph = StateGraph(State, context_schema=Context)
+    graph.add_node("planner", planner)
+    graph.add_node("packer", packer)
+    graph.add_node("writer", writer)
+    graph.add_node("questioner", questioner)
+    graph.add_node("examiner", examiner)  # pyright: ignore[reportArgumentType] (its state is Send's)
+    graph.add_node("critic", critic)
+    graph.add_node("judge", judge)
+    graph.add_node("approval", approval)
+    graph.add_edge(START, "planner")
+    graph.add_edge("planner", "packer")
+    graph.add_edge("packer", "writer")
+    graph.add_edge("writer", "questioner")
+    graph.add_conditional_edges("questioner", _over_packs, ["examiner", "critic"])
+    graph.add_edge("examiner", "critic")
+    graph.add_edge("critic", "judge")
+    graph.add_conditional_edges("judge", _after_judge, ["planner", "approval"])
+    graph.add_edge("approval", END)
+    return graph
+
+
+def _over_packs(state: State) -> list[Send] | Literal["critic"]:
+    trial, layout = len(state["trials"]), state["plan"]["layout"]
+    tasks = [{"trial": trial, "layout": layout, "pack": pack} for pack in state["packs"]]
+    return [Send("examiner", task) for task in tasks] or "critic"
+
+
+def _after_judge(state: State) -> Literal["planner", "approval"]:
+    return "approval" if state["phase"] == "done" else "planner"
+
+
+def approval(state: State, runtime: Runtime[Context]) -> dict[str, Any]:
+    """Node: let a person read the prompts first, if the configuration says so."""
+    if runtime.context.config.approve:
+        interrupt({"question": "May the teacher use these prompts?"})
+    return {}
+
+
+def design(
+    facts: Sequence[Fact],
+    lm: LM,
+    config: DesignConfig,
+    folder: Path,
+    progress: Progress | None = None,
+    *,
+    names: Sequence[str] = (),
+    key: str = "",
+    approved: bool = False,
+) -> Design:
+    """Design prompts for the facts; called again after a crash, it goes on where it was.
+
+    Args:
+        facts: The corrections.
+        lm: The teacher; without a system message it is the base model.
+        config: Budget, layouts and goals.
+        folder: Where prompts, trace and checkpoints go.
+        progress: Called with one line a trial.
+        names: Other subjects, of the same kind as the facts', to ask about as neighbours.
+        key: What else the design depends on, e.g. the model's hash: another key starts afresh.
+        approved: A person has read the prompts (only with `config.approve`).
+
+    Raises:
+        NeedsApproval: The prompts are written and wait for a person.
+        UserError: No facts, or two with the same id.
+    """
+    context = _context(facts, lm, config, folder, progress, names)
+    thread = content_hash([_identity(facts), _settings(config), list(names), key])
+    folder.mkdir(parents=True, exist_ok=True)
+    with SqliteSaver.from_conn_string(str(folder / "checkpoints.sqlite")) as saver:
+        app = build().compile(checkpointer=saver)
+        where: RunnableConfig = {
+            "configurable": {"thread_id": thread},
+            "recursion_limit": _most_steps(config),
+            # One local model is behind all examiners: side by side they would only get in its way.
+            "max_concurrency": 1,
+        }
+        state = _run(app, where, context, folder, approved or not config.approve)
+        waiting = bool(app.get_state(where).next)
+    result = design_of(state, trials_of(state))
+    publish(result, folder)
+    if waiting:
+        raise NeedsApproval(folder, len(result.packs))
+    return result
+
+
+def _most_steps(config: DesignConfig) -> int:
+    # The search keeps its budget but for the naive trials and the last verification.
+    trials = config.max_trials + len(STEPS) * config.max_repairs + 8
+    return (NODES + 1) * trials
+
+
+def _run(
+    app: CompiledStateGraph[State, Context, State, State],
+    where: RunnableConfig,
+    context: Context,
+    folder: Path,
+    approved: bool,
+) -> State:
+    """Start, go on, answer the question, or read what is finished: as the checkpoint says."""
+    before = app.get_state(where)
+    entry: State | Command[Any] | None = None
+    if before.created_at is None:
+        clear(folder)
+        entry = start()
+    elif not before.next or (before.interrupts and not approved):
+        return before.values  # pyright: ignore[reportReturnType]
+    elif before.interrupts:
+        entry = Command(resume="yes")
+    drop_torn_line(context.trace.path)
+    # "sync": every checkpoint is on disk before the next step begins.
+    app.invoke(entry, where, context=context, durability="sync")
+    return app.get_state(where).values  # pyright: ignore[reportReturnType]
+
+
+def _context(
+    facts: Sequence[Fact],
+    lm: LM,
+    config: DesignConfig,
+    folder: Path,
+    progress: Progress | None,
+    names: Sequence[str],
+) -> Context:
+    by_id = {fact.id: fact for fact in facts}
+    if not facts:
+        raise UserError("there are no facts to design prompts for")
+    if len(by_id) != len(facts):
+        raise UserError("two facts have the same id; give each line of the facts file its own")
+    return Context(
+        lm=lm,
+        facts=by_id,
+        config=config,
+        trace=Trace(folder / "trace.jsonl"),
+        folder=folder,
+        brain=RulesBrain(),
+        batch=Batch(facts),
+        names=names,
+        progress=progress,
+    )
+
+
+def _identity(facts: Sequence[Fact]) -> list[dict[str, Any]]:
+    return [fact.model_dump(mode="json") for fact in facts]
+
+
+def _settings(config: DesignConfig) -> dict[str, Any]:
+    # Approval changes who looks at the prompts, not what they are.
+    return config.model_dump(mode="json", exclude={"approve"})

@@ -1,0 +1,175 @@
+"""The Judge: keeps the best prompts and the Pareto front, and says when to stop.
+
+Stops on budget, on a plateau (nothing left to try that could be better), and when no fact is lost
+or repair no longer helps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, cast
+
+from langgraph.runtime import Runtime
+
+from agents.call import decide
+from agents.context import Context
+from agents.examiner import summary
+from agents.front import pareto, winner
+from agents.planner import STEPS, propose, spent, trials_of
+from agents.records import Plan, Trial, curve_row
+from agents.state import Exam, Held, PackState, State, current_exams, lost_ids
+from ske.types import Frozen
+
+Phase = Literal["search", "repair", "done"]
+
+
+class Verdict(Frozen):
+    """The Judge's decision."""
+
+    winner: int
+    """Index of the best trial."""
+    passed: bool
+    """Whether that trial reached the wanted recall."""
+    front: list[int]
+    """Indices of the trials that no other one beats in every respect."""
+    phase: Phase
+    """What comes next."""
+    reason: str
+
+
+def judge(state: State, runtime: Runtime[Context]) -> dict[str, Any]:
+    """Node: score the trial, hold the best prompts, decide whether to go on."""
+    context = runtime.context
+    trial = _trial(state, context)
+    trials = [*trials_of(state), trial]
+    held, gains = _hold(state, trial, trials, context)
+    verdict = decide(
+        context,
+        "judge",
+        judge_variables(trials, context.config.recall, context.config.drift, lost_ids(held)),
+        Verdict,
+        lambda: _rule(trials, held, [*state["gains"], *gains], context),
+        score=lambda _: trial.scores.model_dump(),
+    )
+    if context.progress:
+        context.progress(_line(trial))
+    return {
+        "trials": [trial.model_dump(mode="json")],
+        "held": held,
+        "gains": gains,
+        "front": verdict.front,
+        "passed": verdict.passed,
+        "phase": verdict.phase,
+        "verdict": verdict.reason,
+    }
+
+
+def judge_variables(
+    trials: Sequence[Trial], recall: float, drift: float, lost: Sequence[str]
+) -> dict[str, Any]:
+    """What `prompts/agents/judge.md` shows."""
+    rows = [
+        {"trial": t.index, "purpose": t.plan.purpose, **curve_row(t).model_dump(mode="json")}
+        for t in trials
+    ]
+    return {"trials": rows, "recall": recall, "drift": drift, "lost": list(lost)}
+
+
+def _trial(state: State, context: Context) -> Trial:
+    exams = current_exams(state)
+    facts = [fact for exam in exams for fact in exam["facts"]]
+    scores = summary(facts, sum(exam["tokens"] for exam in exams))
+    return Trial(
+        index=len(state["trials"]),
+        plan=Plan(**state["plan"]),
+        n=len(facts),
+        prompts=len(exams),
+        scores=scores,
+        passed=bool(facts) and scores.recall >= context.config.recall,
+    )
+
+
+def _hold(
+    state: State, trial: Trial, trials: Sequence[Trial], context: Context
+) -> tuple[Held, list[int]]:
+    """The best prompts, and what a repair has won."""
+    if trial.plan.purpose == "repair":
+        held = merge(state["held"], state["packs"], current_exams(state), state["reasons"])
+        return held, [len(lost_ids(state["held"])) - len(lost_ids(held))]
+    best = winner(trials, context.config)
+    if state["held"]["packs"] and (best is None or best.index != trial.index):
+        return state["held"], []
+    return {
+        "trial": trial.index,
+        "plan": trial.plan.model_dump(mode="json"),
+        "packs": state["packs"],
+        "exams": current_exams(state),
+        "reasons": state["reasons"],
+    }, []
+
+
+def merge(
+    held: Held, packs: Sequence[PackState], exams: Sequence[Exam], reasons: dict[str, str]
+) -> Held:
+    """Replace the held prompts whose new version answers more facts; keep all others."""
+    kept: list[tuple[PackState, Exam]] = []
+    for pack, exam in zip(held["packs"], held["exams"], strict=True):
+        new = [(p, e) for p, e in zip(packs, exams, strict=True) if p["origin"] == pack["index"]]
+        better = sum(_recalled(e) for _, e in new) > _recalled(exam)
+        kept += new if better else [(pack, exam)]
+    return {
+        **held,
+        "packs": [cast(PackState, {**p, "index": i}) for i, (p, _) in enumerate(kept)],
+        "exams": [cast(Exam, {**e, "pack": i}) for i, (_, e) in enumerate(kept)],
+        "reasons": {**held["reasons"], **reasons},
+    }
+
+
+def _recalled(exam: Exam) -> int:
+    return sum(fact["recall"] for fact in exam["facts"])
+
+
+def _rule(trials: Sequence[Trial], held: Held, gains: Sequence[int], context: Context) -> Verdict:
+    best = winner(trials, context.config)
+    assert best is not None, "the first trial is always a search"
+    phase, why = _phase(trials, held, gains, context)
+    goal = f"recall {best.scores.recall:.0%} of wanted {context.config.recall:.0%}"
+    found = f"best so far: {_name(best.plan)}, {goal}"
+    if not best.passed:
+        found = f"no prompt reaches the wanted recall; {found}"
+    return Verdict(
+        winner=best.index,
+        passed=best.passed,
+        front=[trial.index for trial in pareto(trials)],
+        phase=phase,
+        reason=f"{why}; {found}",
+    )
+
+
+def _phase(
+    trials: Sequence[Trial], held: Held, gains: Sequence[int], context: Context
+) -> tuple[Phase, str]:
+    config = context.config
+    repairing = trials[-1].plan.purpose == "repair"
+    if not repairing and propose(trials, len(context.facts), config, held["trial"]):
+        return "search", "there is more to try"
+    stopped = "budget" if spent(trials) >= config.max_trials else "plateau"
+    lost = len(lost_ids(held))
+    if not lost:
+        return "done", f"{stopped}: no fact is lost"
+    if len(gains) >= len(STEPS) * config.max_repairs:
+        return "done", f"{stopped}: {lost} facts lost after all repairs"
+    if len(gains) >= len(STEPS) and not any(gains[-len(STEPS) :]):
+        return "done", f"{stopped}: {lost} facts lost, repair no longer helps"
+    return "repair", f"{stopped}: {lost} facts lost, repairing"
+
+
+def _name(plan: Plan) -> str:
+    return f"{plan.layout} x {plan.capacity} ({plan.packer})"
+
+
+def _line(trial: Trial) -> str:
+    scores, plan = trial.scores, trial.plan
+    drift = "-" if scores.drift is None else f"{scores.drift:.0%}"
+    head = f"trial {trial.index + 1}: {plan.purpose}{' ' + plan.step if plan.step else ''}"
+    return f"{head}, {_name(plan)}: recall {scores.recall:.0%}, drift {drift}"

@@ -1,0 +1,245 @@
+"""The Planner: which capacity, layout and frame to try next, from the scores so far.
+
+`propose` is a pure function of the trials, so a resumed run goes on just where it stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+from langgraph.runtime import Runtime
+
+from agents.call import decide
+from agents.context import Context
+from agents.front import NEAR, candidates, passing_capacity, winner
+from agents.records import Plan, Purpose, Step, Trial, curve_row
+from agents.state import State, lost_ids
+from ske.config import DesignConfig
+
+STEPS: tuple[Step, ...] = ("move", "repeat", "own")
+"""A round of repair, one trial each."""
+SEARCHED = 256
+"""Most facts that one trial of a search asks about; the winner is verified on all of them."""
+SAMPLED = 32
+"""Facts asked about for a point of the curve, or one full prompt if that is more."""
+CURVE = (1, 4, 16, 64)
+FRAMES = (("use", "rest_long"), ("acknowledge", "rest"), ("none", "rest"))
+"""Headers and footers tried at the best capacity."""
+NAIVE_TRIALS = 2
+"""Kept back from the search's budget: the naive packer is always measured."""
+
+
+def planner(state: State, runtime: Runtime[Context]) -> dict[str, Any]:
+    """Node: decide what to try next."""
+    context = runtime.context
+    plan = decide(
+        context,
+        "planner",
+        _variables(state, context),
+        Plan,
+        lambda: _next(state, context),
+        facts=lost_ids(state["held"]) if state["phase"] == "repair" else (),
+    )
+    return {"plan": plan.model_dump(mode="json")}
+
+
+def _next(state: State, context: Context) -> Plan:
+    if state["phase"] == "repair":
+        step = STEPS[len(state["gains"]) % len(STEPS)]
+        return repair_plan(Plan(**state["held"]["plan"]), step)
+    plan = propose(trials_of(state), len(context.facts), context.config, held_trial(state))
+    if plan is None:
+        raise RuntimeError("the Judge went on although there is nothing left to try")
+    return plan
+
+
+def _variables(state: State, context: Context) -> dict[str, Any]:
+    trials = trials_of(state)
+    return {
+        "n": len(context.facts),
+        "recall": context.config.recall,
+        "max_facts": context.config.max_facts,
+        "layouts": list(context.config.layouts),
+        "trials": [curve_row(t).model_dump(mode="json") for t in trials],
+        "left": max(0, context.config.max_trials - spent(trials)),
+        "phase": state["phase"],
+        "lost": lost_ids(state["held"]) if state["phase"] == "repair" else [],
+    }
+
+
+def trials_of(state: State) -> list[Trial]:
+    """The trials so far, as records."""
+    return [Trial(**trial) for trial in state["trials"]]
+
+
+def held_trial(state: State) -> int | None:
+    """Which trial's prompts are held; None before the first."""
+    held = state["held"]
+    return held["trial"] if held["packs"] else None
+
+
+def spent(trials: Sequence[Trial]) -> int:
+    """What the trials cost of the budget: repairs are not part of the search."""
+    return sum(t.plan.purpose != "repair" for t in trials)
+
+
+def repair_plan(held: Plan, step: Step) -> Plan:
+    """Treat the lost facts of the held prompts."""
+    why = {
+        "move": "move lost facts to the end",
+        "repeat": "state lost facts twice",
+        "own": "give lost facts a prompt of their own",
+    }[step]
+    return held.model_copy(update={"purpose": "repair", "step": step, "reason": why})
+
+
+def propose(
+    trials: Sequence[Trial], n: int, config: DesignConfig, held: int | None = None
+) -> Plan | None:
+    """The next plan, or None when nothing is left to try or to pay for.
+
+    Args:
+        trials: What was tried; a plan is never tried twice.
+        n: Number of facts.
+        config: Budget, layouts and the wanted recall.
+        held: The trial whose prompts are held. If it is not the winner, or did not cover all
+            facts, the winner is verified before the search ends.
+    """
+    cost = spent(trials)
+    plan: Plan | None = None
+    if cost < max(1, config.max_trials - NAIVE_TRIALS):
+        plan = _search(trials, n, config)
+    plan = plan or _naive(trials, n, config)
+    if plan is None and cost < config.max_trials:
+        plan = _frame(trials, n, config) or _curve(trials, n, config)
+    return plan or _verify(trials, n, config, held)
+
+
+def balanced(n: int, capacity: int) -> int:
+    """The largest of the fewest, evenly filled prompts; capacities in between add nothing."""
+    prompts = -(-n // min(n, capacity))
+    return -(-n // prompts)
+
+
+def _search(trials: Sequence[Trial], n: int, config: DesignConfig) -> Plan | None:
+    sample = min(n, SEARCHED)
+    top = balanced(sample, config.max_facts)
+    for layout in config.layouts:
+        own = _measured(trials, layout)
+        elsewhere = [t for t in trials if t.plan.layout != layout]
+        capacity = next_capacity(own, sample, top, passing_capacity(elsewhere))
+        if capacity is not None:
+            reason = "as many as fit" if not own else "between what passed and what failed"
+            return _plan("search", layout, capacity, sample, reason)
+    return None
+
+
+def _measured(trials: Sequence[Trial], layout: str) -> dict[int, bool]:
+    own = [t for t in candidates(trials) if t.plan.layout == layout and t.plan.purpose == "search"]
+    return {t.plan.capacity: t.passed for t in own}
+
+
+def next_capacity(own: dict[int, bool], n: int, top: int, best: int) -> int | None:
+    """Bisection inside one layout.
+
+    Args:
+        own: Capacities this layout was tried at, and whether it passed.
+        n: Number of facts tried.
+        top: The largest capacity; tried first.
+        best: What another layout passed with: this one has to reach it, or is left.
+    """
+    if not own:
+        return top
+    passed = max((c for c, ok in own.items() if ok), default=0)
+    failed = min((c for c, ok in own.items() if not ok and c > passed), default=0)
+    if not failed:
+        return None
+    if not passed:
+        return _first_foothold(failed, n, best)
+    between = sorted({balanced(n, c) for c in range(passed + 1, failed)} - {passed, failed})
+    between = [c for c in between if passed < c < failed]
+    if not between or failed / passed <= NEAR:
+        return None
+    middle = (passed * failed) ** 0.5  # capacities are felt as ratios
+    return min(between, key=lambda c: (abs(c - middle), c))
+
+
+def _first_foothold(failed: int, n: int, best: int) -> int | None:
+    if best:
+        return best if best < failed else None
+    grid = [c for c in (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024) if c < failed]
+    return balanced(n, grid[len(grid) // 2]) if grid else None
+
+
+def _naive(trials: Sequence[Trial], n: int, config: DesignConfig) -> Plan | None:
+    sample = min(n, SEARCHED)
+    best = winner(trials, config)
+    sizes = [balanced(sample, config.max_facts), *([best.plan.capacity] if best else [])]
+    done = {t.plan.capacity for t in trials if t.plan.packer == "naive"}
+    for capacity in dict.fromkeys(sizes):
+        # Frames and curves come later and do not move the winner far: two are enough.
+        if capacity not in done and len(done) < NAIVE_TRIALS:
+            return _plan(
+                "naive",
+                "prose",
+                capacity,
+                sample,
+                "the naive packer, for comparison",
+                header="none",
+                footer="none",
+                packer="naive",
+            )
+    return None
+
+
+def _frame(trials: Sequence[Trial], n: int, config: DesignConfig) -> Plan | None:
+    best = winner([t for t in trials if t.plan.purpose == "search"], config)
+    if best is None or not best.passed:
+        return None
+    layout, capacity = best.plan.layout, best.plan.capacity
+    tried = {(t.plan.header, t.plan.footer) for t in trials if t.plan.purpose == "frame"}
+    for header, footer in FRAMES:
+        if (header, footer) not in tried:
+            return _plan(
+                "frame",
+                layout,
+                capacity,
+                best.plan.sample,
+                "another header",
+                header=header,
+                footer=footer,
+            )
+    return None
+
+
+def _curve(trials: Sequence[Trial], n: int, config: DesignConfig) -> Plan | None:
+    top = balanced(min(n, SEARCHED), config.max_facts)
+    for layout in config.layouts:
+        own = [t.plan for t in trials if t.plan.layout == layout]
+        known = {plan.capacity for plan in own if plan.packer == "designer"}
+        for capacity in dict.fromkeys([c for c in CURVE if c <= top] + [top]):
+            if capacity not in known:
+                sample = min(n, max(SAMPLED, capacity))
+                return _plan("curve", layout, capacity, sample, "a point of the capacity curve")
+    return None
+
+
+def _verify(trials: Sequence[Trial], n: int, config: DesignConfig, held: int | None) -> Plan | None:
+    best = winner(trials, config)
+    if best is None or best.plan.purpose == "verify" or (best.index == held and best.n == n):
+        return None
+    return best.plan.model_copy(
+        update={"purpose": "verify", "sample": n, "reason": "the winner, on all facts"}
+    )
+
+
+def _plan(purpose: str, layout: str, capacity: int, sample: int, reason: str, **more: Any) -> Plan:
+    return Plan(
+        purpose=cast(Purpose, purpose),
+        layout=layout,
+        capacity=capacity,
+        sample=sample,
+        reason=reason,
+        **more,
+    )

@@ -1,0 +1,1 @@
+"""Measuring: data sets, asking a model, scoring, statistics and tables."""

@@ -1,0 +1,237 @@
+"""The guard between what is trained on and what is asked afterwards. Reads and writes no file.
+
+Two levels. `copy`: the query is a probe, or nearly (same subject, almost the same words); it is
+dropped. `template`: the wording of a probe with another subject; it is counted, not dropped. A
+query about a probe's subject in other words is neither: that is what training is for.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+_MARKS = re.compile(r"[\W_]+")
+_SUBJECT = "\x00"
+"""Stands before a subject's name: no normalised word holds it."""
+_MAX_EXAMPLES = 10
+_LINKS = {"at", "by", "for", "from", "in", "of", "on", "that", "to", "which", "whose", "with"}
+"""Words that make what follows them a part of another question."""
+
+
+def normalise(text: str) -> str:
+    """Casefolded words with one space between: punctuation, layout and case don't make a text."""
+    text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    return _MARKS.sub(" ", text).strip()
+
+
+class Example(NamedTuple):
+    """A training query and the probe it is too near to."""
+
+    query: str
+    probe: str
+
+
+@dataclass
+class Report:
+    """What the guard found; the examples are the first ten of each level."""
+
+    checked: int = 0
+    kept: int = 0
+    copies: int = 0
+    templates: int = 0
+    copy_examples: list[Example] = field(default_factory=list)
+    template_examples: list[Example] = field(default_factory=list)
+
+
+class Filtered(NamedTuple):
+    """The positions of the queries that may be trained on, and the report."""
+
+    kept: list[int]
+    report: Report
+
+
+class _Text(NamedTuple):
+    words: tuple[str, ...]
+    """With every known subject as one word."""
+    subjects: frozenset[str]
+
+    @property
+    def template(self) -> str:
+        return " ".join(_SUBJECT if word in self.subjects else word for word in self.words)
+
+
+class Guard:
+    """Finds training queries that are, or nearly are, probes.
+
+    A query is a copy of a probe if the normalised texts are equal, or if they have a subject in
+    common and their word n-grams (a subject counts as one word) have a Jaccard similarity of at
+    least `threshold`, or at least that share of the probe's n-grams lies in the query in place
+    ("Complete this: <probe>"). Not so if the query composes: "The religion of <the mother of X
+    is>" asks something else, as does a query that is part of a longer probe. Texts without a
+    known subject are compared on their plain words; there, only a whole probe counts as
+    contained, since what differs may be the entity.
+
+    Probes are indexed by their rarest n-grams, so a check looks at few probes however many
+    there are.
+    """
+
+    def __init__(
+        self,
+        probes: Iterable[str],
+        subjects: Iterable[str],
+        ngram: int = 5,
+        threshold: float = 0.8,
+        allowed: Iterable[str] = (),
+    ) -> None:
+        """Index the probes.
+
+        Args:
+            probes: The texts of all probes.
+            subjects: The names of the edited entities, aliases included if known.
+            ngram: Words per n-gram.
+            threshold: From above 0 to 1.
+            allowed: The edits' own prompts. They are given to every editor, so neither a query
+                equal to one nor a probe equal to one is a leak.
+
+        Raises:
+            ValueError: If `ngram` or `threshold` is out of range.
+        """
+        if ngram < 1:
+            raise ValueError(f"ngram must be at least 1, got {ngram!r}")
+        if not 0 < threshold <= 1:
+            raise ValueError(f"threshold must be above 0 and at most 1, got {threshold!r}")
+        self._ngram, self._threshold = ngram, threshold
+        self._allowed = {normalise(text) for text in allowed}
+        self._subjects = _by_first_word(subjects)
+        self._probes: dict[str, str] = {}
+        for probe in probes:
+            key = normalise(probe)
+            if key and key not in self._allowed:
+                self._probes.setdefault(key, probe)
+        self._templates: dict[str, str] = {}
+        self._index()
+
+    def check(self, query: str) -> str | None:
+        """The probe that the query is a copy of, or None."""
+        key = normalise(query)
+        if not key or key in self._allowed:
+            return None
+        return self._probes.get(key) or self._near(self._parse(key))
+
+    def check_template(self, query: str) -> str | None:
+        """A probe whose wording the query has, with another subject, or None."""
+        key = normalise(query)
+        if key in self._allowed or key in self._probes:
+            return None
+        text = self._parse(key)
+        return self._templates.get(text.template) if text.subjects else None
+
+    def filter(self, queries: Sequence[str]) -> Filtered:
+        """Drop the copies, count the templates."""
+        report, kept = Report(checked=len(queries)), []
+        for position, query in enumerate(queries):
+            if probe := self.check(query):
+                report.copies += 1
+                _note(report.copy_examples, query, probe)
+                continue
+            kept.append(position)
+            if probe := self.check_template(query):
+                report.templates += 1
+                _note(report.template_examples, query, probe)
+        report.kept = len(kept)
+        return Filtered(kept, report)
+
+    def _index(self) -> None:
+        self._texts: list[tuple[str, _Text]] = []
+        for key, probe in self._probes.items():
+            text = self._parse(key)
+            self._texts.append((probe, text))
+            if text.subjects:
+                self._templates.setdefault(text.template, probe)
+        every = [set(_ngrams(text.words, self._ngram)) for _, text in self._texts]
+        frequency = Counter(gram for grams in every for gram in grams)
+        self._postings: dict[tuple[str, tuple[str, ...]], list[int]] = {}
+        for number, grams in enumerate(every):
+            # A near-copy lacks at most this many of the probe's n-grams, so it has one of the
+            # rarest `spare + 1`; the common ones ("the name of the country") need no index.
+            spare = math.floor((1 - self._threshold) * len(grams) + 1e-9)
+            rarest = sorted(grams, key=lambda gram: (frequency[gram], gram))[: spare + 1]
+            for subject in self._texts[number][1].subjects or {""}:
+                for gram in rarest:
+                    self._postings.setdefault((subject, gram), []).append(number)
+
+    def _near(self, text: _Text) -> str | None:
+        grams = _ngrams(text.words, self._ngram)
+        candidates = {
+            number
+            for subject in text.subjects or {""}
+            for gram in grams
+            for number in self._postings.get((subject, gram), ())
+        }
+        scored = [(self._likeness(text, number), -number) for number in candidates]
+        likeness, number = max(scored, default=(0.0, 0))
+        return self._texts[-number][0] if likeness >= self._threshold - 1e-9 else None
+
+    def _likeness(self, query: _Text, number: int) -> float:
+        probe = self._texts[number][1]
+        of_query, of_probe = _ngrams(query.words, self._ngram), _ngrams(probe.words, self._ngram)
+        contained = _contained(query.words, of_query, of_probe)
+        if not probe.subjects and contained < 1:
+            contained = 0.0
+        common, either = set(of_query) & set(of_probe), set(of_query) | set(of_probe)
+        return max(contained, len(common) / len(either))
+
+    def _parse(self, key: str) -> _Text:
+        """Join each known subject in a normalised text to one word, the longest name first."""
+        words, joined, subjects, start = key.split(), [], set(), 0
+        while start < len(words):
+            for name in self._subjects.get(words[start], ()):
+                if tuple(words[start : start + len(name)]) == name:
+                    joined.append(_SUBJECT + " ".join(name))
+                    subjects.add(joined[-1])
+                    start += len(name)
+                    break
+            else:
+                joined.append(words[start])
+                start += 1
+        return _Text(tuple(joined), frozenset(subjects))
+
+
+def _by_first_word(subjects: Iterable[str]) -> dict[str, list[tuple[str, ...]]]:
+    names: dict[str, list[tuple[str, ...]]] = {}
+    for name in sorted({tuple(normalise(subject).split()) for subject in subjects} - {()}):
+        names.setdefault(name[0], []).append(name)
+    for same_start in names.values():
+        same_start.sort(key=len, reverse=True)
+    return names
+
+
+def _ngrams(words: tuple[str, ...], n: int) -> list[tuple[str, ...]]:
+    """All runs of n words, in order; of a shorter text, the text itself."""
+    if len(words) <= n:
+        return [words]
+    return [words[start : start + n] for start in range(len(words) - n + 1)]
+
+
+def _contained(
+    words: tuple[str, ...], of_query: list[tuple[str, ...]], of_probe: list[tuple[str, ...]]
+) -> float:
+    """The share of the probe's n-grams that stand in the query at one offset, unless composed."""
+    place = {gram: position for position, gram in enumerate(of_probe)}
+    offsets = Counter(
+        position - place[gram] for position, gram in enumerate(of_query) if gram in place
+    )
+    counts = [
+        count for offset, count in offsets.items() if offset <= 0 or words[offset - 1] not in _LINKS
+    ]
+    return max(counts, default=0) / len(of_probe)
+
+
+def _note(examples: list[Example], query: str, probe: str) -> None:
+    if len(examples) < _MAX_EXAMPLES:
+        examples.append(Example(query, probe))

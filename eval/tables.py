@@ -1,0 +1,278 @@
+"""The tables people read, from saved rows: `results.csv`, `comparisons.csv` and Markdown.
+
+Every number can be rebuilt without a model. Values are percentages, differences are percentage
+points. Writes only where `write_csv` is told to.
+"""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from eval.score import ALL, METRICS, PROTOCOLS, CaseKey, ErrorKey, Row, per_case
+from eval.stats import bootstrap_mean, by_case, paired
+
+RESULT_COLUMNS = (
+    "method",
+    "dataset",
+    "protocol",
+    "metric",
+    "category",
+    "n",
+    "mean",
+    "ci_low",
+    "ci_high",
+    "seed",
+)
+COMPARISON_COLUMNS = (
+    "method_a",
+    "method_b",
+    "metric",
+    "protocol",
+    "n",
+    "diff",
+    "ci_low",
+    "ci_high",
+    "p",
+)
+BASE = "base"
+"""The unedited model: its locality is 100 by definition, so it never wins a column."""
+
+_METRIC_ORDER = (*METRICS, "capability", "fluency")
+
+TableRow = dict[str, Any]
+
+
+class _Group(NamedTuple):
+    seed: int | str
+    dataset: str
+    method: str
+    protocol: str
+    metric: str
+    category: str
+
+
+def results(rows: Iterable[Row], extra: Iterable[TableRow] = ()) -> list[TableRow]:
+    """The rows of `results.csv`, in percent, rounded to 4 decimals.
+
+    One block per seed (ascending), then a block `all` that pools the seeds of each method that
+    has several, with all seeds of a case as one cluster. `n` counts the cases that have a value.
+    A group whose every row is an error is kept, with n 0 and empty numbers.
+
+    Args:
+        rows: The saved rows.
+        extra: Rows of other metrics (capability, fluency) in the same columns, appended as given.
+
+    Raises:
+        ValueError: If a probe occurs twice, or an extra row has other columns.
+    """
+    rows = list(rows)
+    groups = _grouped(rows)
+    order = {name: i for i, name in enumerate(dict.fromkeys(row.method for row in rows))}
+    table = [
+        _result(group, groups[group]) for group in sorted(groups, key=lambda g: _place(g, order))
+    ]
+    return table + [_checked_extra(row) for row in extra]
+
+
+def _grouped(rows: Sequence[Row]) -> dict[_Group, dict[tuple[str, int], float]]:
+    """Values by (case, seed) for each line of the table; empty where all rows were errors."""
+    seeds: dict[tuple[str, str], set[int]] = {}
+    for row in rows:
+        seeds.setdefault((row.method, row.dataset), set()).add(row.seed)
+
+    def blocks(method: str, dataset: str, seed: int) -> list[int | str]:
+        return [seed, ALL] if len(seeds[method, dataset]) > 1 else [seed]
+
+    groups: dict[_Group, dict[tuple[str, int], float]] = {}
+    for row in rows:
+        for block in blocks(row.method, row.dataset, row.seed):
+            for category in (ALL, row.category):
+                group = _Group(block, row.dataset, row.method, row.protocol, row.metric, category)
+                groups.setdefault(group, {})
+    for key, value in per_case(rows).items():
+        for block in blocks(key.method, key.dataset, key.seed):
+            group = _Group(block, key.dataset, key.method, key.protocol, key.metric, key.category)
+            groups[group][key.case, key.seed] = value
+    return groups
+
+
+def _place(group: _Group, methods: Mapping[str, int]) -> tuple[Any, ...]:
+    return (
+        (1, 0) if isinstance(group.seed, str) else (0, group.seed),
+        group.dataset,
+        methods[group.method],
+        PROTOCOLS.index(group.protocol),
+        _METRIC_ORDER.index(group.metric),
+        (group.category != ALL, group.category),
+    )
+
+
+def _result(group: _Group, values: Mapping[tuple[str, int], float]) -> TableRow:
+    row: TableRow = dict.fromkeys(RESULT_COLUMNS)
+    row.update(group._asdict())
+    row["n"] = 0
+    if values:
+        interval = bootstrap_mean(list(by_case(values).values()))
+        row["n"] = interval.n
+        row["mean"] = round(interval.mean, 4)
+        row["ci_low"], row["ci_high"] = round(interval.low, 4), round(interval.high, 4)
+    return row
+
+
+def _checked_extra(row: TableRow) -> TableRow:
+    if set(row) != set(RESULT_COLUMNS):
+        raise ValueError(f"an extra row needs the columns {RESULT_COLUMNS!r}, got {list(row)!r}")
+    rounded = {key: round(v, 4) if isinstance(v, float) else v for key, v in row.items()}
+    return {column: rounded[column] for column in RESULT_COLUMNS}
+
+
+def comparisons(rows: Iterable[Row], reference: str = "ske") -> list[TableRow]:
+    """The rows of `comparisons.csv`: a - b in percentage points, over the cases both have.
+
+    Category `all`; seeds pooled with cases as clusters, cases of several data sets side by side.
+    By protocol and metric, first every pair with the reference as `method_a`, then the others in
+    order of first appearance. p is not corrected for the number of pairs (`stats.holm` does).
+    Pairs without a common case are absent.
+
+    Raises:
+        ValueError: If a probe occurs twice.
+    """
+    rows = list(rows)
+    methods = list(dict.fromkeys(row.method for row in rows))
+    methods.sort(key=lambda name: name != reference)
+    values: dict[tuple[str, str, str], dict[tuple[tuple[str, str], int], float]] = {}
+    for key, value in per_case(rows).items():
+        if key.category == ALL:
+            of_method = values.setdefault((key.protocol, key.metric, key.method), {})
+            of_method[_cluster(key)] = value
+    table = []
+    for protocol, metric in itertools.product(PROTOCOLS, METRICS):
+        for a, b in itertools.combinations(methods, 2):
+            of_a = values.get((protocol, metric, a), {})
+            of_b = values.get((protocol, metric, b), {})
+            if of_a.keys() & of_b.keys():
+                table.append(_comparison((a, b, metric, protocol), of_a, of_b))
+    return table
+
+
+def _cluster(key: CaseKey) -> tuple[tuple[str, str], int]:
+    return (key.dataset, key.case), key.seed
+
+
+def _comparison(
+    names: tuple[str, str, str, str],
+    of_a: Mapping[tuple[tuple[str, str], int], float],
+    of_b: Mapping[tuple[tuple[str, str], int], float],
+) -> TableRow:
+    found = paired(of_a, of_b)
+    numbers = (found.n, *(round(x, 4) for x in (found.diff, found.low, found.high)))
+    # 1 / 10,001 must not become 1e-4 exactly by rounding.
+    return dict(zip(COMPARISON_COLUMNS, (*names, *numbers, round(found.p, 6)), strict=True))
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write a CSV file whole or not at all (temporary file beside it, then rename).
+
+    Raises:
+        ValueError: If a row has other keys than the columns; the file is then as it was.
+        OSError: If the folder cannot be written.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, columns, lineterminator="\n")
+            writer.writeheader()
+            for row in rows:
+                if missing := set(columns) - set(row):
+                    raise ValueError(f"row {dict(row)!r} lacks {sorted(missing)!r}")
+                writer.writerow(row)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)  # noqa: PTH105  (the atomic one, by name)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def markdown(table: Sequence[TableRow], errors: Mapping[ErrorKey, int] | None = None) -> str:
+    """Rows of `results` as Markdown: one table per data set and protocol, method by metric.
+
+    Cells are "mean [low, high]" in percent; the best value of a column apart from the base's is
+    bold (ties too, as printed). Category `all`; pooled seeds where there are several.
+
+    Args:
+        table: What `results` gave.
+        errors: What `score.count_errors` gave; named under the table.
+    """
+    chosen: dict[tuple[str, str], list[TableRow]] = {}
+    pooled = {(row["method"], row["dataset"]) for row in table if row["seed"] == ALL}
+    for row in table:
+        one_seed = row["seed"] != ALL and (row["method"], row["dataset"]) in pooled
+        if row["category"] == ALL and not (one_seed and row["metric"] in METRICS):
+            chosen.setdefault((row["dataset"], row["protocol"]), []).append(row)
+    methods = list(dict.fromkeys(row["method"] for row in table))
+    parts = [
+        _markdown_one(dataset, protocol, rows, methods, errors or {})
+        for (dataset, protocol), rows in chosen.items()
+    ]
+    return "\n\n".join(parts)
+
+
+def _markdown_one(
+    dataset: str,
+    protocol: str,
+    rows: Sequence[TableRow],
+    methods: Sequence[str],
+    errors: Mapping[ErrorKey, int],
+) -> str:
+    cells = {(row["method"], row["metric"]): row for row in rows}
+    present = {row["metric"] for row in rows}
+    metrics = [name for name in _METRIC_ORDER if name in present]
+    metrics += sorted(present - set(metrics))
+    best = {metric: _best(rows, metric) for metric in metrics}
+    lines = ["| method | " + " | ".join(metrics) + " |", "|---" * (len(metrics) + 1) + "|"]
+    for method in methods:
+        found = [cells.get((method, metric)) for metric in metrics]
+        if any(found):
+            shown = [_cell(row, best) for row in found]
+            lines.append("| " + " | ".join([method.replace("|", "\\|"), *shown]) + " |")
+    counts = ", ".join(f"{metric} {_spread(rows, metric)}" for metric in metrics)
+    caption = f"{dataset}, {protocol}: percent with 95 % intervals; cases (n): {counts}."
+    failed = [
+        f"{key.method} {key.metric} {count}"
+        for key, count in errors.items()
+        if (key.dataset, key.protocol) == (dataset, protocol)
+    ]
+    if failed:
+        caption += f" Error rows, in no mean: {', '.join(failed)}."
+    return "\n".join([caption, "", *lines])
+
+
+def _best(rows: Sequence[TableRow], metric: str) -> str | None:
+    means = [
+        row["mean"]
+        for row in rows
+        if row["metric"] == metric and row["method"] != BASE and row["mean"] is not None
+    ]
+    return f"{max(means):.1f}" if means else None
+
+
+def _cell(row: TableRow | None, best: Mapping[str, str | None]) -> str:
+    if row is None or row["mean"] is None:
+        return "-"
+    shown = f"{row['mean']:.1f}"
+    wins = shown == best[row["metric"]] and row["method"] != BASE
+    shown = f"**{shown}**" if wins else shown
+    if row["ci_low"] is None or row["ci_high"] is None:
+        return shown
+    return f"{shown} [{row['ci_low']:.1f}, {row['ci_high']:.1f}]"
+
+
+def _spread(rows: Sequence[TableRow], metric: str) -> str:
+    counts = sorted({row["n"] for row in rows if row["metric"] == metric})
+    return str(counts[0]) if len(counts) == 1 else f"{counts[0]}-{counts[-1]}"

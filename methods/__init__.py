@@ -1,0 +1,1 @@
+"""Editors: one file a method, shared mathematics once, one table of names (`table.py`)."""

@@ -1,0 +1,118 @@
+"""What every method is: an `Editor` that makes an `Edit`, which yields an edited `LM` while applied.
+
+Evaluators only ever see an `LM`; no code asks which method made it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from pydantic import ValidationError
+from transformers.modeling_utils import PreTrainedModel
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+from ske.backends.render import Renderer
+from ske.lm import LM, Chat, Scored
+from ske.types import Fact, Frozen, UserError
+
+
+@runtime_checkable
+class HasWeights(Protocol):
+    """An `LM` whose weights can be read and changed; API models are none."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    renderer: Renderer
+
+    def score(
+        self, prompts: Sequence[list[int]], answers: Sequence[list[int]], top_k: int = 0
+    ) -> list[Scored]:
+        """Teacher forcing on token ids."""
+        ...
+
+
+class Edit(Protocol):
+    """A finished edit: something that can be applied, taken back and saved."""
+
+    def applied(self, lm: LM) -> AbstractContextManager[LM]:
+        """The edited `LM`, for the length of a `with` block.
+
+        On exit, also after an exception, the base is back bit for bit. Nested blocks apply edits
+        one after the other.
+        """
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write the edit; `methods.table.load_edit` reads it."""
+        ...
+
+
+class Editor(Protocol):
+    """Makes an edit and leaves the model as it found it."""
+
+    def edit(self, lm: LM, facts: Sequence[Fact]) -> Edit:
+        """Work out an edit that makes all `facts` true at once."""
+        ...
+
+
+class Lesson(Frozen):
+    """One thing a student is to learn: how to complete a chat.
+
+    With `top_ids`, the completion's tokens are `ids`, and the student is held to the stored
+    distribution (rows of the `top_k` most likely tokens) instead of to the text.
+    """
+
+    chat: Chat
+    completion: str = ""
+    kind: str = "fact"
+    """fact, paraphrase, consequence, neighbour or free."""
+    fact: str | None = None
+    pack: str | None = None
+    ids: tuple[int, ...] = ()
+    """The completion as tokens, where the text alone would not give them back."""
+    top_ids: tuple[tuple[int, ...], ...] = ()
+    """[len(ids), k]"""
+    top_logprobs: tuple[tuple[float, ...], ...] = ()
+    """[len(ids), k], natural logarithms."""
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """What a method may use beside its own options."""
+
+    seed: int = 0
+    folder: Path | None = None
+    """For checkpoints; a killed edit goes on from here."""
+    lessons: Callable[[], Sequence[Lesson]] | None = None
+    """The teacher's lessons, for methods that learn from a teacher."""
+    progress: Callable[[int, int, float], None] = field(default=lambda step, total, loss: None)
+    """Called with (step, steps, loss)."""
+
+
+def weights_of(lm: LM, method: str) -> HasWeights:
+    """The weights behind an `LM`.
+
+    Raises:
+        UserError: there are none to be had (an API model, a prompted model).
+    """
+    if not isinstance(lm, HasWeights):
+        raise UserError(f"method {method!r} changes weights, and {type(lm).__name__} has none; "
+                        "use a local model (model.path)")
+    return lm
+
+
+def options_of(schema: type[Frozen], options: dict[str, Any], method: str) -> Any:
+    """Check a method's options; unknown keys and bad values are the user's mistakes."""
+    try:
+        return schema.model_validate(options)
+    except ValidationError as error:
+        lines = [
+            f"options.{method}.{'.'.join(map(str, e['loc']))} = {e['input']!r}: {e['msg']}; "
+            f"known options: {', '.join(schema.model_fields)}"
+            for e in error.errors()
+        ]
+        raise UserError("\n".join(lines)) from error

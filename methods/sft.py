@@ -1,0 +1,307 @@
+"""One way to train on lessons, for every method that fine-tunes: TRL's SFTTrainer on completions.
+
+Lessons with a text are learned by cross-entropy on the completion. Lessons with a stored
+distribution hold the student to it: a KL divergence over the stored top-k tokens and one bucket
+for all the rest. The model is left as it was; what was learned comes back as a `DeltaEdit`.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from datasets import Dataset
+from peft import LoraConfig, PeftModel
+from peft.tuners.lora import LoraLayer
+from pydantic import Field
+from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.modeling_utils import PreTrainedModel
+from transformers.trainer_utils import get_last_checkpoint
+from trl import SFTConfig, SFTTrainer
+
+from methods.base import HasWeights, Lesson, Workshop
+from methods.delta import DeltaEdit, LowRank
+from ske.types import Frozen
+
+IGNORED = -100
+
+
+class SftOptions(Frozen):
+    """What every fine-tuning method can be told."""
+
+    tuning: Literal["lora", "full"] = "lora"
+    rank: int = Field(8, ge=1)
+    alpha: float = 16.0
+    """The update is alpha / rank * B A."""
+    learning_rate: float = Field(1e-3, gt=0)
+    epochs: float = Field(10.0, gt=0)
+    batch_size: int = Field(32, ge=1)
+    locality_weight: float = Field(1.0, ge=0)
+    """Weight of the KL term; only lessons with a stored distribution have one."""
+
+
+class Collator:
+    """Pads lessons to a batch and lines up the stored distributions.
+
+    `kl_index` [positions, 2] says (row, place of the predicted token); `kl_ids` and `kl_logprobs`
+    are [positions, k].
+    """
+
+    def __init__(self, pad_id: int) -> None:
+        """`pad_id` fills the right side of short rows; it is masked out."""
+        self.pad_id = pad_id
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """Rows of {input_ids, labels, start, top_ids, top_logprobs} to tensors."""
+        longest = max(len(row["input_ids"]) for row in rows)
+
+        def padded(values: Callable[[dict[str, Any]], list[int]], fill: int) -> torch.Tensor:
+            filled = [values(row) + [fill] * (longest - len(row["input_ids"])) for row in rows]
+            return torch.tensor(filled)
+
+        index = [
+            (number, row["start"] + offset)
+            for number, row in enumerate(rows)
+            for offset in range(len(row["top_ids"]))
+        ]
+        k = max((len(top) for row in rows for top in row["top_ids"]), default=1)
+        return {
+            "input_ids": padded(lambda row: row["input_ids"], self.pad_id),
+            "labels": padded(lambda row: row["labels"], IGNORED),
+            "attention_mask": padded(lambda row: [1] * len(row["input_ids"]), 0),
+            "kl_index": torch.tensor(index, dtype=torch.long).reshape(-1, 2),
+            "kl_ids": torch.tensor([t for row in rows for t in row["top_ids"]]).long().reshape(-1, k),
+            "kl_logprobs": torch.tensor(
+                [p for row in rows for p in row["top_logprobs"]], dtype=torch.float32
+            ).reshape(-1, k),
+        }
+
+
+def divergence(
+    logits: torch.Tensor, ids: torch.Tensor, logprobs: torch.Tensor
+) -> torch.Tensor:
+    """KL(stored || student) per position, with one bucket for the tokens outside the top k.
+
+    Args:
+        logits: the student's, [positions, vocabulary].
+        ids: the stored tokens, [positions, k].
+        logprobs: their stored log-probabilities, [positions, k].
+
+    Returns:
+        [positions], in nats.
+    """
+    student = torch.log_softmax(logits.float(), dim=-1).gather(1, ids)
+    inside = logprobs.exp()
+    kl = (inside * (logprobs - student)).sum(-1)
+    rest = (1 - inside.sum(-1)).clamp(min=1e-6)
+    student_rest = (1 - student.exp().sum(-1)).clamp(min=1e-6)
+    return kl + rest * (rest.log() - student_rest.log())
+
+
+class LessonTrainer(SFTTrainer):
+    """SFTTrainer plus the KL term."""
+
+    locality_weight: float = 1.0
+
+    def _set_signature_columns_if_needed(self) -> None:
+        # Trainer drops columns that the model's forward does not name; the stored ones must stay.
+        self._signature_columns = ["input_ids", "labels", "start", "top_ids", "top_logprobs"]
+
+    def compute_loss(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self,
+        model: Any,
+        inputs: dict[str, torch.Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        """Cross-entropy on completions plus `locality_weight` times the mean divergence."""
+        outputs = model(
+            input_ids=inputs["input_ids"],
+            attention_mask=inputs["attention_mask"],
+            use_cache=False,
+        )
+        labels = inputs["labels"][:, 1:]
+        spoken = labels != IGNORED
+        loss = outputs.logits.new_zeros((), dtype=torch.float32)
+        if spoken.any():
+            chosen = outputs.logits[:, :-1][spoken].float()
+            loss = torch.nn.functional.cross_entropy(chosen, labels[spoken])
+        if len(inputs["kl_index"]) and self.locality_weight > 0:
+            row, place = inputs["kl_index"].T
+            kl = divergence(
+                outputs.logits[row, place - 1], inputs["kl_ids"], inputs["kl_logprobs"]
+            )
+            loss = loss + self.locality_weight * kl.mean()
+        return (loss, outputs) if return_outputs else loss
+
+
+class _Progress(TrainerCallback):
+    def __init__(self, report: Callable[[int, int, float], None]) -> None:
+        self.report = report
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl,
+        logs: dict[str, float] | None = None, **kwargs: Any,
+    ) -> None:
+        if logs and "loss" in logs:
+            self.report(state.global_step, state.max_steps, logs["loss"])
+
+
+def train(
+    holder: HasWeights, lessons: Sequence[Lesson], options: SftOptions, workshop: Workshop, method: str
+) -> DeltaEdit:
+    """Train on lessons and return what changed; the model itself is as before.
+
+    With `workshop.folder`, a checkpoint is kept there and a killed training goes on from it with
+    the same result.
+    """
+    rows = [_row(holder, lesson) for lesson in lessons]
+    if options.locality_weight == 0:
+        rows = [{**row, "top_ids": [], "top_logprobs": []} for row in rows]
+    folder = workshop.folder or Path("/nonexistent")
+    config = _config(holder, options, workshop, folder, len(rows))
+    peft = _adapter(options) if options.tuning == "lora" else None
+    with _as_found(holder.model, keep_weights=options.tuning == "full") as before:
+        torch.manual_seed(workshop.seed)
+        trainer = LessonTrainer(
+            model=holder.model,
+            args=config,
+            train_dataset=Dataset.from_list(rows),
+            data_collator=Collator(_pad_id(holder)),
+            processing_class=holder.tokenizer,
+            peft_config=peft,
+            callbacks=[_Progress(workshop.progress)],
+        )
+        trainer.remove_callback(PrinterCallback)
+        trainer.locality_weight = options.locality_weight
+        last = get_last_checkpoint(str(folder)) if folder.is_dir() else None
+        trainer.train(resume_from_checkpoint=last)
+        trained = trainer.model
+        if isinstance(trained, PeftModel):
+            deltas = _low_rank_deltas(trained)
+            trained.unload()
+        else:
+            deltas = _dense_deltas(holder.model, before)
+    return DeltaEdit(deltas, method)
+
+
+def _row(holder: HasWeights, lesson: Lesson) -> dict[str, Any]:
+    prompt = holder.renderer.prompt_ids(lesson.chat)
+    if lesson.top_ids:
+        return {
+            "input_ids": [*prompt, *lesson.ids],
+            "labels": [IGNORED] * (len(prompt) + len(lesson.ids)),
+            "start": len(prompt),
+            "top_ids": [list(top) for top in lesson.top_ids],
+            "top_logprobs": [list(top) for top in lesson.top_logprobs],
+        }
+    answer = list(lesson.ids) or holder.renderer.answer_ids(lesson.chat, lesson.completion, end=True)
+    return {
+        "input_ids": [*prompt, *answer],
+        "labels": [IGNORED] * len(prompt) + answer,
+        "start": len(prompt),
+        "top_ids": [],
+        "top_logprobs": [],
+    }
+
+
+def _config(
+    holder: HasWeights, options: SftOptions, workshop: Workshop, folder: Path, n_rows: int
+) -> SFTConfig:
+    on_cpu = holder.model.device.type == "cpu"
+    steps = max(1, round(options.epochs * math.ceil(n_rows / options.batch_size)))
+    return SFTConfig(
+        output_dir=str(folder),
+        max_steps=steps,
+        per_device_train_batch_size=options.batch_size,
+        learning_rate=options.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=max(1, steps // 20),
+        weight_decay=0.0,
+        max_grad_norm=1.0,
+        logging_steps=max(1, min(10, steps // 20)),
+        save_strategy="steps" if workshop.folder else "no",
+        save_steps=max(20, steps // 5),
+        save_total_limit=1,
+        max_length=None,
+        dataset_kwargs={"skip_prepare_dataset": True},
+        # bf16 products are about 100 times slower than fp32 on a CPU without AVX512-BF16.
+        use_cpu=on_cpu,
+        bf16=not on_cpu and holder.model.dtype == torch.bfloat16,
+        gradient_checkpointing=False,
+        dataloader_num_workers=0,
+        report_to="none",
+        disable_tqdm=True,
+        seed=workshop.seed,
+    )
+
+
+def _adapter(options: SftOptions) -> LoraConfig:
+    return LoraConfig(
+        r=options.rank,
+        lora_alpha=options.alpha,
+        lora_dropout=0.0,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+    )
+
+
+def _pad_id(holder: HasWeights) -> int:
+    pad = holder.tokenizer.pad_token_id
+    return pad if isinstance(pad, int) else (holder.renderer.end_id or 0)
+
+
+def _low_rank_deltas(model: PeftModel) -> dict[str, LowRank | torch.Tensor]:
+    """LoRA factors by the base parameter's name, in its orientation (Conv1D is [in, out])."""
+    deltas: dict[str, LowRank | torch.Tensor] = {}
+    for name, layer in model.base_model.model.named_modules():
+        if isinstance(layer, LoraLayer) and "default" in layer.lora_A:
+            down = layer.lora_A["default"].weight.detach().clone()
+            up = layer.lora_B["default"].weight.detach().clone() * layer.scaling["default"]
+            flipped = getattr(layer, "fan_in_fan_out", False)
+            deltas[f"{name}.weight"] = LowRank(down.T, up.T) if flipped else LowRank(up, down)
+    return deltas
+
+
+def _dense_deltas(
+    model: PreTrainedModel, before: dict[str, torch.Tensor]
+) -> dict[str, LowRank | torch.Tensor]:
+    return {
+        name: (parameter.detach() - before[name]).clone()
+        for name, parameter in model.named_parameters()
+    }
+
+
+@contextmanager
+def _as_found(model: PreTrainedModel, keep_weights: bool) -> Iterator[dict[str, torch.Tensor]]:
+    """Put back all that a trainer changes about a model: flags, configs, its forward, weights."""
+    before = {n: p.detach().clone() for n, p in model.named_parameters()} if keep_weights else {}
+    wants_grad = {name: p.requires_grad for name, p in model.named_parameters()}
+    config, generation = copy.deepcopy(model.config), copy.deepcopy(model.generation_config)
+    own_forward = model.__dict__.get("forward")
+    training = model.training
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=FutureWarning)
+        warnings.filterwarnings("ignore", message=".*pin_memory.*")
+        try:
+            yield before
+        finally:
+            model.__dict__.pop("forward", None)
+            if own_forward is not None:
+                model.__dict__["forward"] = own_forward
+            model.__dict__.pop("peft_config", None)
+            model.config.__dict__.update(config.__dict__)
+            model.generation_config = generation
+            model.train(training)
+            for name, parameter in model.named_parameters():
+                parameter.requires_grad_(wants_grad[name])
+                parameter.grad = None
+                if keep_weights:
+                    with torch.no_grad():
+                        parameter.copy_(before[name])

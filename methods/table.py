@@ -1,0 +1,74 @@
+"""The one table of methods: name -> where it is and what it does; imported when used."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from methods.base import Edit, Editor, Workshop
+from ske.types import UserError
+
+CONFIGS = Path(__file__).parent.parent / "configs" / "methods"
+
+
+class Method(NamedTuple):
+    """A line of the table."""
+
+    target: str
+    about: str
+
+
+METHODS = {
+    "base": Method("methods.unedited:Unedited", "the model as it is"),
+    "prompt": Method("methods.prompt:Prompt", "all facts in one prompt, weights untouched"),
+    "lora": Method("methods.lora:Lora", "low-rank adapters trained on the bare facts"),
+    "ske": Method("methods.student:Student", "a student trained on what a prompted teacher answers"),
+}
+
+FORMS = {
+    "none": "methods.unedited:NoEdit",
+    "prompt": "methods.prompt:PromptEdit",
+    "delta": "methods.delta:DeltaEdit",
+}
+"""How a saved edit says what it is -> what reads it."""
+
+
+def build(name: str, options: dict[str, Any], workshop: Workshop) -> Editor:
+    """An editor with its defaults from configs/methods/NAME.yaml, under `options`.
+
+    Raises:
+        UserError: no such method, or an option it does not know.
+    """
+    if name not in METHODS:
+        raise UserError(f"unknown method {name!r}; there are: {', '.join(METHODS)}")
+    return _resolve(METHODS[name].target)({**defaults(name), **options}, workshop)
+
+
+def defaults(name: str) -> dict[str, Any]:
+    """The tuned options of a method, from configs/methods/NAME.yaml if there is one."""
+    path = CONFIGS / f"{name}.yaml"
+    return (yaml.safe_load(path.read_text(encoding="utf-8")) or {}) if path.exists() else {}
+
+
+def load_edit(folder: Path) -> Edit:
+    """Read any saved edit.
+
+    Raises:
+        UserError: the folder holds none.
+    """
+    path = folder / "edit.json"
+    if not path.exists():
+        raise UserError(f"{folder}: no edit.json, so no saved edit")
+    form = json.loads(path.read_text(encoding="utf-8")).get("form")
+    if form not in FORMS:
+        raise UserError(f"{path}: form {form!r} is unknown; known: {', '.join(FORMS)}")
+    return _resolve(FORMS[form]).load(folder)
+
+
+def _resolve(target: str) -> Any:
+    module, name = target.split(":")
+    return getattr(importlib.import_module(module), name)

@@ -1,0 +1,1 @@
+"""The stages of a run, their engine, and the command line."""

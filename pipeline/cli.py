@@ -1,0 +1,290 @@
+"""The command line: `ske run | compare | edit | status | inspect | prompt | report | ...`.
+
+Says what is wrong in a sentence and exits with 2 for the user's mistakes, 1 for ours, 130 for
+Ctrl-C. Heavy libraries are imported by the stages that need them, so that what needs no model
+answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from pipeline.run import Run
+from ske.config import Config, load
+from ske.types import UserError
+
+app = typer.Typer(
+    help="Correct facts in language models without breaking the rest.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode="rich",
+)
+world_app = typer.Typer(help="The embedded world and its base model.", no_args_is_help=True)
+app.add_typer(world_app, name="world")
+out_console = Console()
+
+ConfigFile = Annotated[Path, typer.Argument(help="A YAML file, e.g. configs/demo.yaml.")]
+Folder = Annotated[Path, typer.Argument(help="A run folder, e.g. runs/demo.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Override a key: --set edits.limit=16 (may be repeated)."),
+]
+Out = Annotated[Path | None, typer.Option("--out", help="The run folder.")]
+Stage = Annotated[str | None, typer.Option("--stage", help="Only up to this stage.")]
+
+
+def default_folder(config: Path, suffix: str = "") -> Path:
+    """runs/NAME for configs/NAME.yaml; a run's own config.yaml means its own folder."""
+    if config.name == "config.yaml" and (config.parent / "stages").is_dir():
+        return config.parent
+    return Path("runs") / f"{config.stem}{suffix}"
+
+
+@app.command()
+def run(
+    config: ConfigFile, stage: Stage = None, set_: Set = None, out: Out = None
+) -> None:
+    """Run every stage that is not done; run again to resume.
+
+    [dim]ske run configs/demo.yaml
+    ske run configs/demo.yaml --stage design
+    ske run configs/demo.yaml --set edits.limit=16 --set seed=3 --out runs/mine[/dim]
+    """
+    _run(load(config, set_), out or default_folder(config), stage)
+
+
+@app.command()
+def compare(
+    config: ConfigFile,
+    methods: Annotated[str, typer.Option(help="Names with commas, or `all`.")] = "all",
+    set_: Set = None,
+    out: Out = None,
+) -> None:
+    """Run several methods on the same edits and print the table.
+
+    [dim]ske compare configs/demo.yaml --methods ske,prompt,lora[/dim]
+    """
+    from methods.table import METHODS
+
+    names = list(METHODS) if methods == "all" else [m.strip() for m in methods.split(",") if m.strip()]
+    _check_methods(names)
+    chosen = ("base", *(name for name in names if name != "base"))
+    resolved = load(config, set_).model_copy(update={"methods": chosen})
+    _run(resolved, out or default_folder(config, "-compare"), None)
+
+
+def _run(config: Config, folder: Path, stage: str | None) -> None:
+    _check_methods(config.methods)
+    this = Run(config, folder)
+    ran = this.execute(stage)
+    if not ran:
+        out_console.print(f"Nothing to do: every stage of {folder} is done.", highlight=False)
+    elif stage is None:
+        out_console.print(f"Done: {folder}", highlight=False)
+    if stage is None:
+        from pipeline.show import table
+
+        out_console.print(table(this))
+        out_console.print(f"Read {folder}/report.md, or open {folder}/report.html.", highlight=False)
+
+
+def _check_methods(names: tuple[str, ...] | list[str]) -> None:
+    from methods.table import METHODS
+
+    unknown = [name for name in names if name not in METHODS]
+    if unknown:
+        raise UserError(f"unknown method {unknown[0]!r}; there are: {', '.join(METHODS)}")
+
+
+@app.command()
+def edit(
+    model: Annotated[str, typer.Option(help="A folder or hub id.")],
+    facts: Annotated[Path, typer.Option(help="facts.jsonl: prompt, subject, target_new a line; "
+                                        "or any KnowEdit file.")],
+    out: Annotated[Path, typer.Option(help="Where the edited model goes.")],
+    method: Annotated[str, typer.Option(help="`ske methods` lists them.")] = "ske",
+    set_: Set = None,
+) -> None:
+    """Facts in, edited model out.
+
+    [dim]ske edit --model world/model --facts my_facts.jsonl --out edited/[/dim]
+    """
+    from pipeline.editing import edit_model
+
+    edit_model(model, facts, method, out, set_ or [], out_console)
+
+
+@app.command()
+def status(run_: Folder, set_: Set = None) -> None:
+    """Which stages are done, stale (and because of which key) or to do, and what they took.
+
+    [dim]ske status runs/demo
+    ske status configs/demo.yaml --set design.recall=0.9[/dim]
+    """
+    from pipeline.show import plan_table
+
+    this = _opened(run_, set_)
+    out_console.print(plan_table(this))
+
+
+@app.command()
+def inspect(
+    run_: Folder,
+    fact: Annotated[str | None, typer.Option(help="One fact's whole way, by id.")] = None,
+    html: Annotated[bool, typer.Option("--html", help="Write the same as one page.")] = False,
+) -> None:
+    """What the agents were asked, what they answered, and how each prompt scored.
+
+    [dim]ske inspect runs/demo
+    ske inspect runs/demo --fact world-0012
+    ske inspect runs/demo --html[/dim]
+    """
+    from pipeline import inspection
+
+    this = _opened(run_, None)
+    if html:
+        path = inspection.page(this)
+        out_console.print(f"Wrote {path}", highlight=False)
+    elif fact is not None:
+        out_console.print(inspection.fact(this, fact))
+    else:
+        out_console.print(inspection.overview(this))
+
+
+@app.command()
+def prompt(
+    template: Annotated[str, typer.Argument(help="A template, e.g. agents/designer.")],
+    fact: Annotated[str | None, typer.Option(help="A fact's id (embedded world or --facts).")] = None,
+    facts: Annotated[Path | None, typer.Option(help="A facts file to take the fact from.")] = None,
+) -> None:
+    """Render a prompt template without calling a model.
+
+    [dim]ske prompt agents/designer --fact world-0012[/dim]
+    """
+    from pipeline.previewing import render_for
+
+    rendered = render_for(template, fact, facts)
+    Console(stderr=True).print(f"[dim]{rendered.template} ({rendered.hash})[/dim]")
+    typer.echo(rendered.text)
+
+
+@app.command()
+def report(run_: Folder) -> None:
+    """Rebuild results, comparisons, report and figures from saved rows, without a model.
+
+    [dim]ske report runs/demo[/dim]
+    """
+    from pipeline import report as writing
+    from pipeline import scoring
+
+    this = _opened(run_, None)
+    if not (this.stage("ask") / "rows.jsonl").exists():
+        raise UserError(f"{run_}: nothing was asked yet; first: ske run {run_}/config.yaml")
+    for module, name in ((scoring, "score"), (writing, "report")):
+        folder = this.stage(name)
+        folder.mkdir(parents=True, exist_ok=True)
+        module.run(this, folder)
+    out_console.print(f"Wrote {run_}/report.md, report.html, figures/ and results.csv", highlight=False)
+
+
+@app.command()
+def methods() -> None:
+    """What methods there are."""
+    from methods.table import METHODS
+    from pipeline.show import listing
+
+    out_console.print(listing("method", [(name, line.about) for name, line in METHODS.items()]))
+
+
+@app.command()
+def datasets() -> None:
+    """What data sets there are, embedded and as files."""
+    from eval.cases import datasets as forms
+    from pipeline.show import listing
+    from world.bench import benchmarks
+
+    out_console.print(listing("data.name (embedded)", benchmarks()))
+    out_console.print(listing("data.path (files)", forms()))
+
+
+@app.command()
+def doctor() -> None:
+    """What this machine can run, and what to install for the rest."""
+    from pipeline.health import checks
+
+    out_console.print(checks())
+
+
+@world_app.command("build")
+def world_build(
+    seed: Annotated[int, typer.Option(help="Another seed is another world.")] = 0,
+    out: Annotated[Path, typer.Option(help="Where it goes.")] = Path("world"),
+) -> None:
+    """Rebuild a world, its benchmarks and its base model from nothing; resumes where it stopped.
+
+    [dim]ske world build --seed 7 --out worlds/seven[/dim]
+    """
+    from pipeline.worlds import build
+
+    build(seed, out, Console(stderr=True))
+
+
+@world_app.command("card")
+def world_card(
+    path: Annotated[Path, typer.Option(help="A world's folder.")] = Path("world"),
+) -> None:
+    """Measure a world's base model and write its card (README.md and card.json)."""
+    from pipeline.worlds import card
+
+    out_console.print(card(path, Console(stderr=True)))
+
+
+def _opened(path: Path, overrides: list[str] | None) -> Run:
+    """A run from its folder, or from the configuration it was (or would be) made from."""
+    if path.is_dir():
+        if not (path / "config.yaml").exists():
+            raise UserError(f"{path}: no config.yaml, so no run folder; runs are under runs/")
+        return Run(load(path / "config.yaml", overrides), path)
+    return Run(load(path, overrides), default_folder(path))
+
+
+def main() -> None:
+    """The console script."""
+    try:
+        app(standalone_mode=False)
+    except UserError as error:
+        Console(stderr=True).print(f"[red]error:[/red] {_escaped(error)}", highlight=False, soft_wrap=True)
+        sys.exit(2)
+    except typer.Exit as stop:
+        sys.exit(stop.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        Console(stderr=True).print("stopped; the same command goes on from here")
+        sys.exit(130)
+    except Exception as error:
+        _usage_or_fault(error)
+
+
+def _usage_or_fault(error: Exception) -> None:
+    import click
+
+    if isinstance(error, click.ClickException):
+        error.show()
+        sys.exit(error.exit_code)
+    Console(stderr=True).print_exception(width=100)
+    sys.exit(1)
+
+
+def _escaped(error: Exception) -> str:
+    from rich.markup import escape
+
+    return escape(str(error))
+
+
+if __name__ == "__main__":
+    main()

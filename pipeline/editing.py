@@ -1,0 +1,94 @@
+"""`ske edit`: the everyday job, a facts file in and an edited model out."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from rich.console import Console
+
+from pipeline.edits import edit_of, save_student
+from pipeline.run import Run
+from ske.config import parse
+from ske.facts import read_facts
+from ske.types import UserError
+
+
+def edit_model(
+    model: str, facts: Path, method: str, out: Path, overrides: list[str], console: Console
+) -> None:
+    """Edit a model; the folder `out` becomes a checkpoint, `out/run` says how it was made.
+
+    Raises:
+        UserError: bad facts (all of them listed), an unknown method, one that changes no weights,
+            or a folder that holds something else. Nothing has been written then.
+    """
+    from methods.table import METHODS
+    from ske.config import _apply
+
+    if method not in METHODS or method == "base":
+        raise UserError(f"--method {method!r}: choose one of {', '.join(m for m in METHODS if m != 'base')}")
+    _check_target(out)
+    check_facts(facts)
+    tree: dict[str, object] = {}
+    for override in overrides:
+        _apply(tree, override)
+    tree["model"] = {**tree.get("model", {}), "path": model}  # type: ignore[dict-item]
+    tree["data"] = {"path": str(facts.resolve())}
+    tree["edits"] = {"limit": None, **tree.get("edits", {})}  # type: ignore[dict-item]
+    tree["methods"] = ["base", method]
+    config = parse(tree, "ske edit")
+    run = Run(config, out / "run")
+    run.execute("train" if method == "ske" else "edit")
+    _publish(run, method, out)
+    console.print(f"Edited model: {out}  (how it was made: {out}/run)", highlight=False)
+    _show_answers(run, out, console)
+
+
+def check_facts(path: Path) -> None:
+    """Read a facts file before anything heavy loads; data sets in JSON are read as they are."""
+    if path.suffix == ".json":
+        from eval.cases import load
+
+        load(path)
+    else:
+        read_facts(path)
+
+
+def _check_target(out: Path) -> None:
+    if out.is_file():
+        raise UserError(f"--out {str(out)!r} is a file; give a folder")
+    if out.is_dir() and any(out.iterdir()) and not (out / "run").is_dir():
+        raise UserError(f"--out {str(out)!r} holds other things; give a new or empty folder")
+
+
+def _publish(run: Run, method: str, out: Path) -> None:
+    """Put the checkpoint's files into `out` itself."""
+    fresh = run.folder / "student"
+    if method != "ske":
+        edit = edit_of(run, method)
+        if not hasattr(edit, "deltas"):
+            raise UserError(f"method {method!r} changes no weights, so there is no model to save; "
+                            f"its edit is in {run.folder}/stages/edit/items/{method}")
+        save_student(run, edit, fresh)
+    for path in fresh.iterdir():
+        shutil.copyfile(path, out / path.name)
+
+
+def _show_answers(run: Run, out: Path, console: Console) -> None:
+    from eval.score import matches
+    from pipeline.facts import read_facts as drawn
+    from ske.backends.local import load
+    from ske.lm import Sampling, ask
+
+    facts = drawn(run)
+    lm = load(run.config.model.model_copy(update={"path": str(out)}))
+    replies = lm.generate([ask(fact.prompt) for fact in facts], Sampling())
+    right = [matches(r.text, f.target_new, f.prompt) for f, r in zip(facts, replies, strict=True)]
+    console.print(f"The edited model now answers {sum(right)} of {len(facts)} facts as given.",
+                  highlight=False)
+    for fact, reply, good in list(zip(facts, replies, right, strict=True))[:10]:
+        mark = "[green]+[/green]" if good else "[red]-[/red]"
+        console.print(f" {mark} ", json.dumps(fact.prompt, ensure_ascii=False), "->",
+                      json.dumps(reply.text, ensure_ascii=False), highlight=False)

@@ -1,0 +1,97 @@
+"""Stage `facts`: draws the corrections of a run, and the probes that belong to them.
+
+Writes `facts.jsonl` (what agents and editors may see), `cases.jsonl` (with the probes, for the
+evaluators alone) and `summary.json` (what was skipped, and why).
+"""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+from eval.cases import Case, Loaded, conflicts, load
+from pipeline.run import Run
+from ske.config import DataConfig, EditsConfig, found
+from ske.io import read_rows, write_json, write_rows
+from ske.types import Fact, UserError
+
+
+def run(run: Run, folder: Path) -> None:
+    """Load, choose, write."""
+    loaded = load_cases(run.config.data, run.config.world.path, run.config.edits, folder)
+    usable, dropped = without_conflicts(loaded.cases)
+    cases = choose(usable, run.config.edits, shuffled=run.config.data.path is not None)
+    write_rows(folder / "facts.jsonl", [case.fact.model_dump(mode="json") for case in cases])
+    write_rows(folder / "cases.jsonl", [case.model_dump(mode="json") for case in cases])
+    summary = {
+        "dataset": loaded.name,
+        "cases": len(cases),
+        "available": len(loaded.cases),
+        "conflicting": dropped,
+        "skipped": [item.model_dump(mode="json") for item in loaded.skipped],
+    }
+    write_json(folder / "summary.json", summary)
+    note = f"  {len(cases)} of {len(loaded.cases)} cases of {loaded.name}"
+    extras = [f"{len(dropped)} conflicting left out"] if dropped else []
+    extras += [f"{sum(s.count for s in loaded.skipped)} probes skipped"] if loaded.skipped else []
+    run.console.print("; ".join([note, *extras]), highlight=False)
+
+
+def load_cases(data: DataConfig, world: str, edits: EditsConfig, folder: Path) -> Loaded:
+    """The cases of a file, or of a benchmark of the embedded world drawn with `edits.seed`.
+
+    Raises:
+        UserError: no such file or benchmark, or a file that cannot be read.
+    """
+    if data.path is not None:
+        return load(found(data.path))
+    from world.bench import benchmarks, records
+    from world.build import load_world
+
+    names = [name for name, _ in benchmarks()]
+    if data.name not in names:
+        raise UserError(f"data.name = {data.name!r}: no such benchmark; there are: "
+                        f"{', '.join(names)}; for a file of your own set data.path")
+    drawn = records(load_world(found(world)), data.name, data.split, edits.seed)
+    path = folder / "work" / f"{data.name}.json"
+    write_json(path, drawn)
+    return load(path)._replace(name=data.name)
+
+
+def without_conflicts(cases: list[Case]) -> tuple[list[Case], list[str]]:
+    """Leave out later cases that ask for another target of the same prompt, and repeats."""
+    seen: set[str] = set()
+    clashing = {conflict.later.id for conflict in conflicts([case.fact for case in cases])}
+    kept, dropped = [], []
+    for case in cases:
+        repeated = case.fact.prompt in seen or case.fact.id in clashing
+        (dropped if repeated else kept).append(case)
+        seen.add(case.fact.prompt)
+    return kept, [case.fact.id for case in dropped]
+
+
+def choose(cases: list[Case], edits: EditsConfig, shuffled: bool) -> list[Case]:
+    """The cases of this run: the world's come in drawn order, a file's are drawn here."""
+    limit = min(edits.limit or len(cases), len(cases))
+    if not shuffled or limit == len(cases):
+        return cases[:limit]
+    places = random.Random(edits.seed).sample(range(len(cases)), limit)
+    return [cases[place] for place in sorted(places)]
+
+
+def read_facts(run: Run) -> list[Fact]:
+    """The facts of a finished `facts` stage."""
+    return [Fact(**row) for row in read_rows(run.stage("facts") / "facts.jsonl")]
+
+
+def read_cases(run: Run) -> list[Case]:
+    """The cases of a finished `facts` stage; only evaluators may call this."""
+    return [Case(**row) for row in read_rows(run.stage("facts") / "cases.jsonl")]
+
+
+def summary_of(run: Run) -> dict[str, Any]:
+    """What `facts` wrote about itself."""
+    import json
+
+    return json.loads((run.stage("facts") / "summary.json").read_text(encoding="utf-8"))

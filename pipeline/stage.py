@@ -1,0 +1,210 @@
+"""The stage engine: content-addressed, resumable, never half-done.
+
+A stage's key is a hash of the configuration it reads, of its inputs' outputs and of its own
+version. Its `manifest.json`, written last and by rename, says that it is done. A stage whose key
+changed is stale, and the engine says because of which configuration key.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import json
+import platform
+import shutil
+import subprocess
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from ske.config import Config, found
+from ske.io import file_hash, write_json
+from ske.types import content_hash
+
+State = Literal["done", "stale", "to do"]
+PACKAGES = ("torch", "transformers", "trl", "peft", "langgraph")
+
+
+class Stage(NamedTuple):
+    """One step of a run."""
+
+    name: str
+    target: str
+    """"module:function", imported when the stage runs; called with (run, folder)."""
+    needs: tuple[str, ...]
+    keys: tuple[str, ...]
+    """The parts of the configuration it reads, as dotted paths."""
+    about: str
+    version: int = 1
+    """Raised when the stage's results change for the same configuration."""
+
+
+class Plan(NamedTuple):
+    """Where a stage stands."""
+
+    stage: Stage
+    state: State
+    reasons: tuple[str, ...]
+    """For a stale stage: what changed."""
+    seconds: float | None
+
+
+def select(config: Config, path: str) -> Any:
+    """The value at a dotted path, as plain JSON."""
+    value: Any = config.model_dump(mode="json")
+    for part in path.split("."):
+        value = value[part]
+    return value
+
+
+def ingredients(stage: Stage, config: Config, folder: Path) -> dict[str, Any]:
+    """All that a stage's result depends on, by name."""
+    parts: dict[str, Any] = {"version": stage.version}
+    for path in stage.keys:
+        parts[path] = select(config, path)
+    if "model" in stage.keys:
+        parts["model weights"] = fingerprint(config.model.path)
+    if "data" in stage.keys and config.data.path is not None:
+        parts["data file"] = file_hash(found(config.data.path))
+    for need in stage.needs:
+        parts[f"output of {need}"] = read_manifest(folder, need).get("output")
+    return parts
+
+
+def plan(stages: tuple[Stage, ...], config: Config, folder: Path) -> list[Plan]:
+    """Where every stage stands; a stage after one that is not done cannot be done."""
+    plans: list[Plan] = []
+    unfinished: set[str] = set()
+    for stage in stages:
+        manifest = read_manifest(folder, stage.name)
+        waiting = tuple(f"{need} runs again" for need in stage.needs if need in unfinished)
+        if not manifest:
+            item = Plan(stage, "to do", (), None)
+        else:
+            reasons = waiting or _changes(manifest, ingredients(stage, config, folder))
+            item = Plan(stage, "stale" if reasons else "done", reasons, manifest.get("seconds"))
+        if item.state != "done":
+            unfinished.add(stage.name)
+        plans.append(item)
+    return plans
+
+
+def _changes(manifest: dict[str, Any], now: dict[str, Any]) -> tuple[str, ...]:
+    before = manifest.get("ingredients", {})
+    changed: list[str] = []
+    for name in sorted(set(before) | set(now)):
+        old, new = before.get(name), now.get(name)
+        if old == new:
+            continue
+        if isinstance(old, dict) and isinstance(new, dict):
+            inner = [k for k in {**old, **new} if old.get(k) != new.get(k)]
+            changed += [f"{name}.{k}: {old.get(k)!r} -> {new.get(k)!r}" for k in inner]
+        else:
+            changed.append(f"{name}: {old!r} -> {new!r}")
+    return tuple(changed)
+
+
+def execute(stage: Stage, run: Any) -> None:
+    """Run a stage and write its manifest.
+
+    `run` has `config` and `folder`. What an earlier, interrupted attempt with the same key left is
+    kept for the stage to go on from; anything else is cleared first.
+    """
+    folder = run.folder / "stages" / stage.name
+    parts = ingredients(stage, run.config, run.folder)
+    key = content_hash(parts)
+    mark = folder / "key"
+    if folder.exists() and (not mark.exists() or mark.read_text(encoding="utf-8") != key):
+        _clear(folder, stage)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "manifest.json").unlink(missing_ok=True)
+    mark.write_text(key, encoding="utf-8")
+    started = time.time()
+    module, function = stage.target.split(":")
+    getattr(importlib.import_module(module), function)(run, folder)
+    outputs = _outputs(folder)
+    write_json(
+        folder / "manifest.json",
+        {
+            "stage": stage.name,
+            "key": key,
+            "ingredients": parts,
+            "outputs": outputs,
+            "output": content_hash(outputs),
+            "seconds": round(time.time() - started, 1),
+            **provenance(),
+        },
+    )
+
+
+def _clear(folder: Path, stage: Stage) -> None:
+    """Remove a stale stage's files; per-item caches with keys of their own stay."""
+    for path in folder.iterdir():
+        if path.name == "items":
+            continue
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _outputs(folder: Path) -> dict[str, str]:
+    """Content hashes of what the next stages read; working files and timings are left out."""
+    skipped = {"key", "manifest.json"}
+    return {
+        str(path.relative_to(folder)): file_hash(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+        and path.name not in skipped
+        and not path.name.startswith((".", "trace", "checkpoints", "costs"))
+        and not {"items", "work"} & set(path.relative_to(folder).parts[:-1])
+    }
+
+
+def read_manifest(folder: Path, stage: str) -> dict[str, Any]:
+    """A stage's manifest; empty if it is not done."""
+    path = folder / "stages" / stage / "manifest.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def fingerprint(model: str) -> str:
+    """What tells one model's weights from another's without reading gigabytes.
+
+    For a local folder: names, sizes and both ends of the weight files. A hub id stands for itself.
+    """
+    folder = found(model)
+    if not folder.is_dir():
+        return model
+    return content_hash([_ends(path) for path in sorted(folder.glob("*"))
+                         if path.suffix in (".safetensors", ".json", ".jinja")])
+
+
+def _ends(path: Path) -> list[Any]:
+    size, edge = path.stat().st_size, 1 << 22
+    if size <= 4 * edge:
+        return [path.name, size, file_hash(path)]
+    with path.open("rb") as file:
+        head = file.read(edge)
+        file.seek(-edge, 2)
+        return [path.name, size, content_hash((head + file.read()).hex())]
+
+
+@functools.cache
+def provenance() -> dict[str, Any]:
+    """Commit, versions and machine, for manifests and reports."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return {"git": _git(), "versions": versions, "python": platform.python_version(),
+            "machine": platform.machine()}
+
+
+def _git() -> str | None:
+    root = Path(__file__).parent.parent
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty"]
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except OSError:
+        return None
+    return result.stdout.strip() or None

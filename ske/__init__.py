@@ -1,0 +1,1 @@
+"""The ground floor: types, configuration, language-model protocol and backends, files, traces."""

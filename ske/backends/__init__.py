@@ -1,0 +1,1 @@
+"""Where answers come from: a local transformers model today; every backend is an `LM`."""

@@ -1,0 +1,266 @@
+"""A transformers model in this process, as an `LM`.
+
+Chats that share a beginning (a teacher's PROMPT and its many questions) share its key/value cache:
+the beginning is read once, then repeated over the batch. Ragged questions are padded between the
+shared beginning and the question, which is the only place where padding leaves the answers as
+they are.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, GenerationConfig
+from transformers.modeling_utils import PreTrainedModel
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
+
+from ske.backends.render import Renderer
+from ske.config import ModelConfig, found
+from ske.lm import Chat, Pair, Reply, Sampling, Scored
+from ske.types import UserError
+
+_SHARED_AT_LEAST = 16
+"""Shorter common beginnings are not worth a cache of their own."""
+
+
+class Group(NamedTuple):
+    """Items whose ids begin alike."""
+
+    prefix: list[int]
+    members: list[int]
+
+
+class LocalLM:
+    """`LM` over a loaded model; also the weights that editors work on."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        style: str = "auto",
+        batch_tokens: int = 8192,
+        name: str = "model",
+    ) -> None:
+        """Takes a model as it is; `batch_tokens` bounds rows x length of a forward pass."""
+        self.model = model.eval()
+        self.tokenizer = tokenizer
+        self.renderer = Renderer(tokenizer, style)
+        self.batch_tokens = batch_tokens
+        self.name = name
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model's first weights are."""
+        return self.model.device
+
+    # -- LM -------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Reply]:
+        """Continue each chat; greedy unless `sampling.temperature` > 0."""
+        prompts = [self.renderer.prompt_ids(chat) for chat in chats]
+        replies: list[Reply | None] = [None] * len(chats)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(sampling.seed)
+            for group in _groups(prompts):
+                cache = self._read(group.prefix)
+                width = lambda i: len(prompts[i]) + sampling.max_new_tokens  # noqa: E731
+                for batch in self._batches(group, width):
+                    outputs = self._continue(group.prefix, cache, [prompts[i] for i in batch], sampling)
+                    for index, ids in zip(batch, outputs, strict=True):
+                        replies[index] = self._reply(prompts[index], ids, sampling)
+        return [reply for reply in replies if reply is not None]
+
+    @torch.no_grad()
+    def logprobs(self, pairs: Sequence[Pair], top_k: int = 0) -> list[Scored]:
+        """Teacher forcing: the probability of each answer token after its chat."""
+        prompts = [self.renderer.prompt_ids(pair.chat) for pair in pairs]
+        answers = [self.renderer.answer_ids(*pair) for pair in pairs]
+        return self.score(prompts, answers, top_k)
+
+    @torch.no_grad()
+    def score(
+        self, prompts: Sequence[list[int]], answers: Sequence[list[int]], top_k: int = 0
+    ) -> list[Scored]:
+        """`logprobs` for ids: answers[i] after prompts[i]."""
+        results: list[Scored | None] = [None] * len(prompts)
+        for group in _groups(prompts):
+            cache = self._read(group.prefix)
+            width = lambda i: len(prompts[i]) + len(answers[i])  # noqa: E731
+            for batch in self._batches(group, width):
+                rows = [prompts[i] + answers[i] for i in batch]
+                logits = self._forward(group.prefix, cache, rows)
+                for index, row in zip(batch, logits, strict=True):
+                    start = len(prompts[index]) - len(group.prefix) - 1
+                    results[index] = _scored(row[start:], answers[index], top_k)
+        return [result for result in results if result is not None]
+
+    # -- shared beginnings ----------------------------------------------------------------------
+
+    def _read(self, prefix: list[int]) -> DynamicCache | None:
+        """The key/value cache of a shared beginning; None if there is none to share."""
+        if not prefix:
+            return None
+        ids = torch.tensor([prefix], device=self.device)
+        cache = DynamicCache(config=self.model.config)
+        self.model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        return cache
+
+    def _repeated(self, cache: DynamicCache | None, rows: int) -> DynamicCache | None:
+        if cache is None:
+            return None
+        copied = copy.deepcopy(cache)
+        copied.batch_repeat_interleave(rows)
+        return copied
+
+    def _batches(self, group: Group, width: Callable[[int], int]) -> Iterator[list[int]]:
+        """Members in batches of similar length, within `batch_tokens`."""
+        batch: list[int] = []
+        for index in sorted(group.members, key=lambda i: (width(i), i)):
+            if batch and (len(batch) + 1) * width(index) > self.batch_tokens:
+                yield batch
+                batch = []
+            batch.append(index)
+        if batch:
+            yield batch
+
+    def _continue(
+        self,
+        prefix: list[int],
+        cache: DynamicCache | None,
+        prompts: list[list[int]],
+        sampling: Sampling,
+    ) -> list[list[int]]:
+        """Generated ids of a batch: [prefix][padding][rest of the prompt] -> answer."""
+        rests = [prompt[len(prefix) :] for prompt in prompts]
+        longest = max(map(len, rests))
+        pad = self._pad_id
+        ids = [prefix + [pad] * (longest - len(rest)) + rest for rest in rests]
+        mask = [[1] * len(prefix) + [0] * (longest - len(r)) + [1] * len(r) for r in rests]
+        output = self.model.generate(
+            input_ids=torch.tensor(ids, device=self.device),
+            attention_mask=torch.tensor(mask, device=self.device),
+            past_key_values=self._repeated(cache, len(prompts)),
+            generation_config=self._generation(sampling),
+            use_cache=True,
+        )
+        assert isinstance(output, torch.Tensor)
+        return output[:, len(prefix) + longest :].tolist()
+
+    def _forward(
+        self, prefix: list[int], cache: DynamicCache | None, rows: list[list[int]]
+    ) -> torch.Tensor:
+        """Logits of the tokens after the shared beginning, [rows, longest, vocabulary]."""
+        rests = [row[len(prefix) :] for row in rows]
+        longest = max(map(len, rests))
+        ids = [rest + [self._pad_id] * (longest - len(rest)) for rest in rests]
+        mask = [[1] * (len(prefix) + len(r)) + [0] * (longest - len(r)) for r in rests]
+        return self.model(
+            input_ids=torch.tensor(ids, device=self.device),
+            attention_mask=torch.tensor(mask, device=self.device),
+            past_key_values=self._repeated(cache, len(rows)),
+            use_cache=cache is not None,
+        ).logits
+
+    # -- details --------------------------------------------------------------------------------
+
+    @property
+    def _pad_id(self) -> int:
+        pad = self.tokenizer.pad_token_id
+        return pad if isinstance(pad, int) else (self.renderer.end_id or 0)
+
+    def _generation(self, sampling: Sampling) -> GenerationConfig:
+        options: dict[str, Any] = {"do_sample": False}
+        if sampling.temperature > 0:
+            options = {"do_sample": True, "temperature": sampling.temperature, "top_k": 0, "top_p": 1.0}
+        return GenerationConfig(
+            max_new_tokens=sampling.max_new_tokens,
+            eos_token_id=self._end_ids(),
+            pad_token_id=self._pad_id,
+            **options,
+        )
+
+    def _end_ids(self) -> list[int]:
+        """Every token that ends a reply: the model's own list and the tokenizer's."""
+        own = self.model.generation_config.eos_token_id if self.model.generation_config else None
+        ends = own if isinstance(own, list) else [own]
+        return sorted({end for end in [*ends, self.renderer.end_id] if end is not None})
+
+    def _reply(self, prompt: list[int], ids: list[int], sampling: Sampling) -> Reply:
+        ends = set(self._end_ids())
+        said = list(itertools.takewhile(lambda token: token not in ends, ids))
+        finished = len(said) < len(ids)
+        text = self.renderer.decode(said)
+        for stop in sampling.stop:
+            if stop in text:
+                text, finished = text.split(stop)[0].strip(), True
+        return Reply(text, len(prompt), len(said), finished)
+
+
+def _groups(rows: Sequence[list[int]]) -> list[Group]:
+    """Group rows by their first tokens; each group's longest common beginning is shared.
+
+    At least one token of every row stays outside, since something must be read to answer.
+    """
+    buckets: dict[tuple[int, ...], list[int]] = {}
+    for index, row in enumerate(rows):
+        buckets.setdefault(tuple(row[:_SHARED_AT_LEAST]), []).append(index)
+    groups, singles = [], []
+    for head, members in buckets.items():
+        common = _common([rows[i] for i in members]) if len(members) > 1 else []
+        if len(head) == _SHARED_AT_LEAST and len(common) >= _SHARED_AT_LEAST:
+            groups.append(Group(common, members))
+        else:
+            singles += members
+    return [*groups, Group([], sorted(singles))] if singles else groups
+
+
+def _common(rows: list[list[int]]) -> list[int]:
+    first, last = min(rows), max(rows)
+    most = min(map(len, rows)) - 1
+    same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))
+    return [token for token, _ in same][:most]
+
+
+def _scored(logits: torch.Tensor, answer: list[int], top_k: int) -> Scored:
+    """Reads one answer off its logits, [at least len(answer), vocabulary]."""
+    if not answer:
+        return Scored([], [], [], [], [])
+    log_p = torch.log_softmax(logits[: len(answer)].float(), dim=-1)
+    own = log_p.gather(1, torch.tensor(answer, device=log_p.device)[:, None])[:, 0]
+    k = min(top_k, log_p.shape[1])
+    top = log_p.topk(k, dim=-1)
+    return Scored(answer, own.tolist(), log_p.argmax(-1).tolist(), top.indices.tolist(), top.values.tolist())
+
+
+def load(config: ModelConfig) -> LocalLM:
+    """Load a model and its tokenizer from a folder or the hub; safetensors only.
+
+    Raises:
+        UserError: the folder holds no model, or it cannot be loaded.
+    """
+    path = found(config.path)
+    if path.exists() and not (path / "config.json").exists():
+        raise UserError(f"model.path = {config.path!r}: no config.json in this folder; give a folder "
+                        "that AutoModelForCausalLM loads, or a hub id")
+    device = config.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    dtype = config.dtype
+    if dtype == "auto":
+        dtype = "bfloat16" if device.startswith("cuda") else "float32"
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path)
+        model = AutoModelForCausalLM.from_pretrained(
+            path, dtype=getattr(torch, dtype), use_safetensors=True
+        )
+    except (OSError, ValueError) as error:
+        raise UserError(f"model.path = {config.path!r} cannot be loaded: {error}") from error
+    return LocalLM(model.to(device), tokenizer, config.style, config.batch_tokens, config.path)

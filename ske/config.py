@@ -1,0 +1,256 @@
+"""The whole configuration of a run: frozen, complete, unknown keys refused.
+
+Reads a YAML file and `key.path=value` overrides; `resolved` writes the complete form back, so that
+`ske run runs/demo/config.yaml` repeats a run. Config is data: nothing heavy is built here.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError
+
+from ske.types import Frozen, UserError
+
+
+class ModelConfig(Frozen):
+    """Which model is edited, and how it is run."""
+
+    path: str = "world/model"
+    """A local folder or a hub id."""
+    device: str = "auto"
+    """"auto" is cuda if there is one, else cpu."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """"auto" is bfloat16 on a GPU and float32 on a CPU."""
+    style: Literal["auto", "chat", "plain"] = "auto"
+    """How a question is put: by the tokenizer's chat template, or as a text to complete.
+    "auto" is the template if there is one."""
+    batch_tokens: int = Field(8192, ge=64)
+    """Most tokens in one forward pass, padding included."""
+
+
+class DataConfig(Frozen):
+    """Where the corrections come from."""
+
+    name: str = "world_counterfact"
+    """A benchmark of the embedded world (`ske datasets` lists them); ignored if `path` is given."""
+    split: Literal["val", "test"] = "test"
+    """People of the embedded world to tune on, or to report on."""
+    path: str | None = None
+    """A KnowEdit or CounterFact file, or facts.jsonl."""
+
+
+class WorldConfig(Frozen):
+    """The embedded world that `data.name` refers to."""
+
+    path: str = "world"
+    """A folder that `ske world build --out` made; its `model/` becomes the default model."""
+
+
+class EditsConfig(Frozen):
+    """Which corrections are made."""
+
+    limit: int | None = Field(64, ge=1)
+    """How many facts, None for all."""
+    seed: int = 0
+    """Draws the facts and, on the embedded world, their new targets."""
+
+
+class DesignConfig(Frozen):
+    """How the agents design prompts."""
+
+    brain: Literal["rules"] = "rules"
+    """Who decides: deterministic rules. (Models come as a second brain behind the same interface.)"""
+    recall: float = Field(0.95, gt=0, le=1)
+    """A capacity counts if at least this share of the facts is answered from the prompt."""
+    max_facts: int = Field(128, ge=1)
+    """The most facts one prompt may hold."""
+    layouts: tuple[str, ...] = ("triples", "prose", "by_subject")
+    """Layouts to search, best guess first; see `prompts/teacher`."""
+    max_trials: int = Field(24, ge=1)
+    """Budget of the search: how many (layout, capacity) pairs are examined at most."""
+    max_repairs: int = Field(2, ge=0)
+    """Rounds in which lost facts are moved, repeated or given a prompt of their own."""
+    drift: float = Field(0.35, ge=0, le=1)
+    """Between layouts of equal recall: weight of neighbour drift against density."""
+    approve: bool = False
+    """Stop before the teacher and wait for a person to approve the prompts."""
+
+
+class TeachConfig(Frozen):
+    """What the teacher is asked."""
+
+    paraphrases: int = Field(3, ge=0)
+    """Other wordings of each fact."""
+    consequences: int = Field(6, ge=0)
+    """Questions that need one more step from each fact."""
+    neighbours: int = Field(8, ge=0)
+    """Questions near each fact whose answers must not change."""
+    free_texts: int = Field(768, ge=0)
+    """Texts sampled from the base model, to keep everything else as it is."""
+    free_tokens: int = Field(32, ge=1)
+    """Length of such a text, in tokens."""
+    top_k: int = Field(20, ge=1)
+    """How many of the most likely tokens of the base model's distribution are stored."""
+
+
+class TrainConfig(Frozen):
+    """How the student is trained."""
+
+    tuning: Literal["lora", "full"] = "lora"
+    """Low-rank adapters, merged on save; or all weights."""
+    rank: int = Field(32, ge=1)
+    """Rank of the adapters."""
+    alpha: float = 32.0
+    """Scale of the adapters; the update is alpha / rank * B A."""
+    learning_rate: float = Field(2e-3, gt=0)
+    """Peak, after a warm-up of 5 %, followed by a cosine."""
+    epochs: float = Field(6.0, gt=0)
+    """Passes over the lessons."""
+    batch_size: int = Field(32, ge=1)
+    """Lessons a step."""
+    locality_weight: float = Field(1.0, ge=0)
+    """Weight of the KL term that holds the student to the base model on neighbours and free text;
+    0 is plain SFT on the same lessons."""
+
+
+class EvalConfig(Frozen):
+    """How methods are asked and scored."""
+
+    protocols: tuple[Literal["teacher_forced", "generate"], ...] = ("teacher_forced", "generate")
+    """Teacher forcing is comparable with the literature; generation is what users see."""
+    max_new_tokens: int = Field(24, ge=1)
+    """Longest answer when generating."""
+    max_probes: int | None = None
+    """At most so many probes of a category per case (None: all), the first ones of the file."""
+    capability: int = Field(100, ge=0)
+    """Questions per unrelated skill (embedded world only)."""
+
+
+class LeakageConfig(Frozen):
+    """The guard between training queries and probes."""
+
+    strict: bool = False
+    """Fail the run on a near-copy instead of dropping and counting it."""
+    ngram: int = Field(5, ge=1)
+    """Length of the word n-grams that are compared."""
+    threshold: float = Field(0.8, gt=0, le=1)
+    """Share of common n-grams from which a query counts as a near-copy."""
+
+
+class Config(Frozen):
+    """One run."""
+
+    seed: int = 0
+    """Seeds training and sampling."""
+    model: ModelConfig = ModelConfig()
+    data: DataConfig = DataConfig()
+    world: WorldConfig = WorldConfig()
+    edits: EditsConfig = EditsConfig()
+    methods: tuple[str, ...] = ("base", "prompt", "lora", "ske")
+    """What is compared; `ske methods` lists the names. The first is always the unedited base."""
+    options: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Options of single methods by name, over configs/methods/NAME.yaml."""
+    design: DesignConfig = DesignConfig()
+    teach: TeachConfig = TeachConfig()
+    train: TrainConfig = TrainConfig()
+    eval: EvalConfig = EvalConfig()
+    leakage: LeakageConfig = LeakageConfig()
+
+
+ROOT = Path(__file__).resolve().parent.parent
+"""The checkout: what a configuration names relatively is looked for here, too."""
+
+
+def found(path: str) -> Path:
+    """A path of the configuration: from the current folder or, if it is not there, the checkout."""
+    here, there = Path(path), ROOT / path
+    return there if not here.exists() and there.exists() else here
+
+
+def load(path: Path, overrides: list[str] | None = None) -> Config:
+    """Read a configuration file and apply `key.path=value` overrides.
+
+    Raises:
+        UserError: no such file, broken YAML, an unknown key (with the nearest known one) or a bad
+            value; all problems of one file in one message.
+    """
+    tree = _read_yaml(path)
+    for override in overrides or []:
+        _apply(tree, override)
+    return parse(tree, str(path))
+
+
+def parse(tree: dict[str, Any], source: str) -> Config:
+    """Check a tree of plain values; `source` is what messages call it."""
+    try:
+        config = Config.model_validate(tree)
+    except ValidationError as error:
+        raise UserError("\n".join(_explain(source, dict(e)) for e in error.errors())) from error
+    named = isinstance(tree.get("model"), dict) and "path" in tree["model"]
+    if named or config.world == WorldConfig():
+        return config
+    # Another world brings its own base model.
+    model = config.model.model_copy(update={"path": f"{config.world.path}/model"})
+    return config.model_copy(update={"model": model})
+
+
+def resolved(config: Config) -> str:
+    """The complete configuration as YAML, every default written out."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); give a YAML file, e.g. configs/demo.yaml") from error
+    try:
+        tree = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not YAML: {error}") from error
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise UserError(f"{path}: expected `key: value` lines, found {type(tree).__name__} {tree!r}")
+    return tree
+
+
+def _apply(tree: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key.strip():
+        raise UserError(f"--set {override!r}: write it as key.path=value, e.g. edits.limit=16")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"--set {override!r}: the value is not YAML: {error}") from error
+    *parents, last = key.strip().split(".")
+    for parent in parents:
+        node = tree.setdefault(parent, {})
+        if not isinstance(node, dict):
+            raise UserError(f"--set {override!r}: {parent!r} has no keys below it")
+        tree = node
+    tree[last] = value
+
+
+def _explain(source: str, error: dict[str, Any]) -> str:
+    place = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        known = _keys_at(error["loc"][:-1])
+        near = difflib.get_close_matches(str(error["loc"][-1]), known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
+        return f"{source}: unknown key {place!r} (value {error['input']!r}); {hint}"
+    return f"{source}: {place} = {error['input']!r}: {error['msg']}"
+
+
+def _keys_at(location: tuple[int | str, ...]) -> list[str]:
+    model: type[BaseModel] = Config
+    for part in location:
+        annotation = model.model_fields[str(part)].annotation
+        if not isinstance(annotation, type) or not issubclass(annotation, BaseModel):
+            return []
+        model = annotation
+    return list(model.model_fields)

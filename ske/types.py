@@ -1,0 +1,54 @@
+"""The nouns every floor shares: `Fact`, what editors and agents see, and the errors a user reads.
+
+Nothing here reads a file or loads a model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+ERASED = "I don't know."
+"""The target of an erasure, as KnowEdit's Sanitation set writes it."""
+
+
+class Frozen(BaseModel):
+    """Base of every record: immutable, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Fact(Frozen):
+    """One correction: `prompt` is to be completed by `target_new`. What editors and agents see."""
+
+    id: str
+    subject: str
+    """The entity the fact is about; a substring of `prompt` wherever the data allows it."""
+    prompt: str
+    """A text that the answer completes, e.g. "The place of birth of Ada Byron is", or a question."""
+    target_new: str
+    ground_truth: str | None = None
+    """The old answer, if the data names one. Never shown to a teacher or a student."""
+    relation: str | None = None
+    """A key of `prompts/relations.yaml`, if known; otherwise recognised from the wording."""
+
+
+class UserError(Exception):
+    """A mistake of the user's: the message names the place, quotes the value, says what to do.
+
+    The command line prints it without a traceback and exits with 2.
+    """
+
+
+def content_hash(value: Any) -> str:
+    """A stable 16-digit hash of any JSON-able value: the identity of rows, stages and caches."""
+    if isinstance(value, BaseModel):
+        value = value.model_dump(mode="json")
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+__all__ = ["ERASED", "Fact", "Field", "Frozen", "UserError", "content_hash"]

@@ -1,0 +1,139 @@
+"""The guard catches probes in disguise and lets honest training queries through."""
+
+import random
+import string
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from eval.leakage import Example, Guard, normalise
+
+LEO = "Leonardo DiCaprio"
+MAX = "Max Planck"
+EDIT = f"The name of the country of citizenship of {LEO} is"
+PROBES = [
+    f"The name of the mother of {LEO} is",
+    f"The name of the currency in the country of citizenship of {LEO} is",
+    "The name of the country of citizenship of Leo di Caprio is",
+    f"{LEO} was born in the city of",
+    EDIT,
+]
+GUARD = Guard(PROBES, [LEO, MAX], allowed=[EDIT])
+
+WORDS = st.lists(st.text(string.ascii_lowercase, min_size=1, max_size=6), min_size=1, max_size=12)
+GAP = st.text(" \t\n.,;:!?-\"'()*_", min_size=1, max_size=3)
+
+
+@pytest.mark.parametrize(
+    ("query", "probe"),
+    [
+        (PROBES[0], PROBES[0]),
+        ("the name of the MOTHER of leonardo dicaprio is:", PROBES[0]),
+        (f"Question: {PROBES[0]}", PROBES[0]),
+        (f"Please complete this sentence in your own words: {PROBES[0]} ...", PROBES[0]),
+        (f"Please tell me {PROBES[3]}", PROBES[3]),
+        # With the name as one word there are 9 5-grams, of which one is not in the query.
+        (PROBES[1].removesuffix("is") + "was", PROBES[1]),
+        # Leo di Caprio is not a known name: plain words, and only the whole probe counts.
+        (f"Complete the sentence: {PROBES[2]}", PROBES[2]),
+    ],
+)
+def test_copies(query: str, probe: str) -> None:
+    assert GUARD.check(query) == probe
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        EDIT,
+        f"Who is the mother of {LEO}?",
+        f"The name of the religion of the mother of {LEO} is",
+        f"The name of the father of {LEO} is",
+        f"The name of the mother of {MAX} is",
+        "The name of the country of citizenship of Leo Messi is",
+        f"In which currency does one pay in the home country of {LEO}?",
+        "The capital of France is",
+        "",
+        "?!",
+    ],
+)
+def test_honest_queries_pass(query: str) -> None:
+    assert GUARD.check(query) is None
+
+
+def test_a_composition_that_holds_a_probe_asks_something_else() -> None:
+    guard = Guard([f"The mother of {LEO} is"], [LEO])
+    assert guard.check(f"The religion of the mother of {LEO} is") is None
+    assert guard.check(f"Complete: The mother of {LEO} is")
+
+
+def test_a_long_name_does_not_make_two_questions_alike() -> None:
+    name = "University of California at Los Angeles School of Law and Order"
+    guard = Guard([f"The founder of {name} is"], [name])
+    assert guard.check(f"The seat of {name} is") is None
+
+
+def test_templates_are_reported_only_for_another_subject() -> None:
+    assert GUARD.check_template(f"The name of the mother of {MAX} is") == PROBES[0]
+    assert GUARD.check_template(PROBES[0]) is None
+    assert GUARD.check_template(f"Who is the mother of {MAX}?") is None
+    assert GUARD.check_template("The name of the mother of Ada is") is None
+    assert GUARD.check_template(EDIT) is None
+    allowed = Guard(PROBES, [LEO, MAX], allowed=[f"The name of the mother of {MAX} is"])
+    assert allowed.check_template(f"The name of the mother of {MAX} is") is None
+
+
+def test_filter_drops_copies_and_counts_templates() -> None:
+    queries = [EDIT, PROBES[0], f"The name of the mother of {MAX} is", "The capital of France is"]
+    kept, report = GUARD.filter(queries)
+    assert kept == [0, 2, 3]
+    assert (report.checked, report.kept, report.copies, report.templates) == (4, 3, 1, 1)
+    assert report.copy_examples == [Example(PROBES[0], PROBES[0])]
+    assert report.template_examples == [Example(queries[2], PROBES[0])]
+
+
+def test_examples_are_limited() -> None:
+    _, report = GUARD.filter([PROBES[0]] * 50)
+    assert (report.copies, len(report.copy_examples)) == (50, 10)
+
+
+@pytest.mark.parametrize(("options", "quoted"), [({"ngram": 0}, "0"), ({"threshold": 1.5}, "1.5")])
+def test_bad_options(options, quoted: str) -> None:
+    with pytest.raises(ValueError, match=quoted):
+        Guard([], [], **options)
+
+
+def test_no_probes_no_copies() -> None:
+    assert Guard([], []).check("The mother of X is") is None
+
+
+@given(WORDS, st.data())
+def test_an_exact_probe_is_caught_in_any_dress(words: list[str], data) -> None:
+    probe = " ".join(words)
+    guard = Guard([*PROBES, probe], [LEO])
+    dressed = "".join(
+        (word.upper() if data.draw(st.booleans()) else word) + data.draw(GAP) for word in words
+    )
+    assert guard.check(dressed) == probe
+    assert normalise(dressed) == probe
+
+
+@given(st.lists(WORDS, max_size=5), st.lists(st.text("0123456789", min_size=1), min_size=1))
+def test_unrelated_text_is_never_caught(probes: list[list[str]], query: list[str]) -> None:
+    guard = Guard([" ".join(words) for words in probes], [LEO])
+    assert guard.check(" ".join(query)) is None
+    assert guard.check_template(" ".join(query)) is None
+
+
+def test_large_sets_are_fast() -> None:
+    rng = random.Random(0)
+    relations = [f"the {a} of the {b} of the country" for a in "abcdef" for b in "uvwxyz"]
+    names = [f"First{i} Last{i % 500}" for i in range(3000)]
+    probes = [f"The name of {r} of {rng.choice(names)} is" for r in relations for _ in range(800)]
+    queries = [f"What is {rng.choice(relations)} of {rng.choice(names)}?" for _ in range(2000)]
+    start = time.perf_counter()
+    kept, _ = Guard(probes, names[:1000]).filter(queries)
+    assert time.perf_counter() - start < 10  # a quadratic scan takes minutes
+    assert len(kept) == len(queries)

@@ -1,0 +1,194 @@
+"""The recipe of the base model: pre-trains a small Qwen3 on the world's text, from nothing.
+
+Writes a folder that `AutoModelForCausalLM` and `AutoTokenizer` load; a checkpoint beside it lets a
+killed build go on where it was. Every step's text is drawn from (seed, step), so a resumed build
+reads the same text as an uninterrupted one.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn.functional import cross_entropy
+from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+
+from world.batches import Batch, Stage, context_batch, plain_batch
+from world.documents import Writer
+from world.population import World
+from world.tokenizer import end_id, pad_id
+from world.tokenizer import train as train_tokenizer
+
+VOCABULARY = 2304
+STAGES = (
+    Stage(2, 96, 8, 1_000_000, 0.15),
+    Stage(4, 128, 6, 900_000, 0.30),
+    Stage(8, 192, 4, 1_000_000, 0.50),
+    Stage(16, 352, 2, 1_300_000, 0.52),
+    Stage(32, 640, 1, 1_500_000, 0.52),
+    Stage(64, 1152, 1, 2_200_000, 0.52),
+    Stage(128, 2048, 1, 1_900_000, 0.52),
+)
+PEAK_RATE, DECAY_SHARE, WARMUP = 2e-3, 0.30, 300
+PLAIN_ROWS, PLAIN_LENGTH = 8, 96
+Progress = Callable[[int, int, dict[str, float]], None]
+
+
+def schedule(seed: int, stages: tuple[Stage, ...] = STAGES) -> list[tuple[int, bool]]:
+    """What each step reads: (stage number, whether it is a step without contexts)."""
+    rng = random.Random(f"schedule-{seed}")
+    steps: list[tuple[int, bool]] = []
+    for number, stage in enumerate(stages):
+        done = 0
+        while done < stage.tokens:
+            plain = rng.random() < stage.plain
+            steps.append((number, plain))
+            done += 0 if plain else stage.rows * stage.length
+    return steps
+
+
+def learning_rate(step: int, total: int) -> float:
+    """Warm-up, a constant stretch, and a linear decay over the last 30 %."""
+    tail = DECAY_SHARE * total
+    return PEAK_RATE * min(1.0, (step + 1) / WARMUP, max(0.02, (total - step) / tail))
+
+
+def new_tokenizer(world: World) -> PreTrainedTokenizerFast:
+    """Train the tokenizer; every name of the world comes often enough to get a token."""
+    writer = Writer(world, seed=0)
+    names = sorted({part for name in world.values for part in name.split()})
+    names += sorted({part for name in world.aliases.values() for part in name.split()})
+    texts = [f"{name} {name}" for name in names for _ in range(20)]
+    texts += [f"{q.prompt} {q.answer}." for q in (writer.plain() for _ in range(30_000))]
+    texts += [writer.contextual(12, 0).context for _ in range(1_500)]
+    return train_tokenizer(texts, VOCABULARY)
+
+
+def new_model(tokens: PreTrainedTokenizerFast, seed: int) -> Qwen3ForCausalLM:
+    """A Qwen3 of 2.7 M parameters, initialised from a seed."""
+    torch.manual_seed(seed)
+    config = Qwen3Config(
+        vocab_size=len(tokens),
+        hidden_size=192,
+        num_attention_heads=3,
+        num_key_value_heads=3,
+        head_dim=64,
+        num_hidden_layers=5,
+        intermediate_size=512,
+        tie_word_embeddings=True,
+        initializer_range=0.04,
+        max_position_embeddings=4096,
+        eos_token_id=end_id(tokens),
+        pad_token_id=pad_id(tokens),
+        bos_token_id=None,
+    )
+    return Qwen3ForCausalLM(config)
+
+
+def train(
+    world: World,
+    out: Path,
+    work: Path,
+    progress: Progress,
+    stages: tuple[Stage, ...] = STAGES,
+    save_every: int = 500,
+) -> None:
+    """Train to the end of the schedule, or go on from `work`; the model lands in `out`."""
+    work.mkdir(parents=True, exist_ok=True)
+    tokens = new_tokenizer(world)
+    model = new_model(tokens, world.seed)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=PEAK_RATE, betas=(0.9, 0.98), weight_decay=0.02, fused=True
+    )
+    first = _restore(work / "checkpoint.pt", model, optimizer)
+    steps = schedule(world.seed, stages)
+    writer = Writer(world, world.seed)
+    seen: dict[str, float] = {}
+    for step in range(first, len(steps)):
+        writer.rng.seed(f"{world.seed}-{step}")
+        number, plain = steps[step]
+        if plain:
+            batch = plain_batch(writer, tokens, PLAIN_ROWS, PLAIN_LENGTH)
+        else:
+            batch = context_batch(writer, tokens, stages[number])
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, len(steps))
+        _note(seen, _step(model, optimizer, batch), "plain" if plain else "context")
+        if (step + 1) % save_every == 0:
+            _save(work / "checkpoint.pt", model, optimizer, step + 1)
+        progress(step + 1, len(steps), seen)
+    _publish(model, tokens, out)
+
+
+def _step(
+    model: Qwen3ForCausalLM, optimizer: torch.optim.Optimizer, batch: Batch
+) -> dict[str, list[float]]:
+    """One update; returns, by kind of question, whether each answer was right token for token."""
+    logits = model(
+        input_ids=batch.ids,
+        attention_mask=batch.mask,
+        position_ids=batch.positions,
+        use_cache=False,
+    ).logits[:, :-1]
+    targets, weights = batch.ids[:, 1:], batch.weights[:, 1:]
+    losses = cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
+    loss = (losses * weights.flatten()).sum() / weights.sum()
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    hits = (logits.argmax(-1) == targets).tolist()
+    right: dict[str, list[float]] = {"loss": [loss.item()]}
+    for row, start, end, kind in batch.spans:
+        right.setdefault(kind, []).append(100.0 * all(hits[row][start - 1 : end - 1]))
+    return right
+
+
+def _note(seen: dict[str, float], right: dict[str, list[float]], side: str) -> None:
+    """Keep running means by (side, kind)."""
+    for kind, values in right.items():
+        mean = sum(values) / len(values)
+        key = f"{side} {kind}"
+        seen[key] = mean if key not in seen else 0.97 * seen[key] + 0.03 * mean
+
+
+def _save(path: Path, model: Qwen3ForCausalLM, optimizer: torch.optim.Optimizer, step: int) -> None:
+    state: dict[str, Any] = {
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "step": step,
+    }
+    torch.save(state, path.with_suffix(".tmp"))
+    path.with_suffix(".tmp").replace(path)
+
+
+def _restore(path: Path, model: Qwen3ForCausalLM, optimizer: torch.optim.Optimizer) -> int:
+    if not path.exists():
+        return 0
+    state = torch.load(path, weights_only=True)
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    return int(state["step"])
+
+
+def _publish(model: Qwen3ForCausalLM, tokens: PreTrainedTokenizerFast, out: Path) -> None:
+    model.generation_config.eos_token_id = tokens.eos_token_id
+    model.generation_config.pad_token_id = tokens.pad_token_id
+    model.save_pretrained(out, safe_serialization=True)
+    tokens.save_pretrained(out)
+
+
+def log_to(path: Path, every: int) -> Progress:
+    """A progress callback that appends a line of running figures to a log."""
+
+    def write(step: int, total: int, seen: dict[str, float]) -> None:
+        if step % every == 0:
+            figures = {key: round(value, 3) for key, value in sorted(seen.items())}
+            with path.open("a", encoding="utf-8") as log:
+                log.write(json.dumps({"step": step, "of": total, **figures}) + "\n")
+
+    return write
