@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Sequence
-from itertools import zip_longest
 from typing import Protocol, TypeVar
 
 from agents.batch import UNKNOWN, Batch, Query, relation_key
@@ -219,9 +218,8 @@ def _shuffled(items: Sequence[T], rng: random.Random) -> list[T]:
 
 def _interleave(groups: Sequence[Sequence[T]]) -> list[T]:
     """One of each group in turn, so that a limit cuts all of them alike."""
-    missing = object()
-    rounds = zip_longest(*groups, fillvalue=missing)
-    return [item for row in rounds for item in row if item is not missing]
+    longest = max((len(group) for group in groups), default=0)
+    return [group[i] for i in range(longest) for group in groups if i < len(group)]
 
 
 def _unique(found: Iterable[Query], taken: set[str]) -> list[Query]:

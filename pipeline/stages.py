@@ -10,7 +10,7 @@ STAGES = (
         "draw the corrections and their probes",
     ),
     Stage(
-        "design", "pipeline.design:run", ("facts",), ("model", "design", "seed"),
+        "design", "pipeline.design:run", ("facts",), ("model", "design", "seed", "teach.free_tokens"),
         "agents pack the facts into dense prompts",
     ),
     Stage(

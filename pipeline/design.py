@@ -1,0 +1,43 @@
+"""Stage `design`: the agents pack the facts into prompts. Writes what `agents.graph.design` says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from agents.graph import design
+from agents.records import Design
+from pipeline.facts import read_facts
+from pipeline.freetext import free_texts, subjects
+from pipeline.run import Run
+from pipeline.stage import fingerprint
+
+NAME_TEXTS = 256
+"""Texts sampled to find subjects that are not edited."""
+
+
+def run(run: Run, folder: Path) -> None:
+    """Design, or go on with an interrupted design."""
+    facts = read_facts(run)
+    config = run.config
+    texts = free_texts(run.lm, NAME_TEXTS, config.teach.free_tokens, config.seed)
+    edited = {fact.subject for fact in facts}
+    names = sorted(set(subjects(texts)) - edited)
+    with run.progress("trials", config.design.max_trials) as update:
+        done = 0
+
+        def progress(line: str) -> None:
+            nonlocal done
+            done += 1
+            update(done, note=line)
+
+        result = design(facts, run.lm, config.design, folder, progress, names=names,
+                        key=fingerprint(config.model.path), approved=run.approved)
+    sizes = [len(pack.fact_ids) for pack in result.packs]
+    run.console.print(f"  {len(facts)} facts in {len(sizes)} prompts of up to {max(sizes)}; "
+                      f"{len(result.lost)} lost; {result.verdict}", highlight=False)
+
+
+def read_design(run: Run) -> Design:
+    """The result of a finished `design` stage."""
+    path = run.stage("design") / "design.json"
+    return Design.model_validate_json(path.read_text(encoding="utf-8"))

@@ -1,0 +1,72 @@
+"""Text sampled from the base model: what it says when nobody asks anything.
+
+It holds everything that should stay as it is, and names subjects that are not being edited.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from functools import cache
+
+from prompts.relations import lexicon
+from ske.lm import LM, Sampling, ask
+from ske.types import Fact
+
+BATCH = 256
+"""Texts drawn in one call; fixed, so that a longer sample begins like a shorter one."""
+_NAME = re.compile(r"\b[A-Z][\w'-]+(?: [A-Z][\w'-]+)+")
+
+
+def free_texts(
+    lm: LM, count: int, max_new_tokens: int, seed: int,
+    progress: Callable[[int], None] = lambda done: None,
+) -> list[str]:
+    """`count` texts at temperature 1 from an empty question; empty and repeated ones are left out."""
+    texts: list[str] = []
+    for start in range(0, count, BATCH):
+        sampling = Sampling(max_new_tokens=max_new_tokens, temperature=1.0, seed=seed + start)
+        replies = lm.generate([ask("")] * min(BATCH, count - start), sampling)
+        texts += [reply.text for reply in replies]
+        progress(start + len(replies))
+    return list(dict.fromkeys(text for text in texts if text))
+
+
+@cache
+def _patterns() -> tuple[tuple[str, re.Pattern[str]], ...]:
+    """Every wording of the lexicon as a pattern that finds its subject."""
+    found = []
+    for relation in lexicon().values():
+        for wording in (relation.prompt, *relation.paraphrases):
+            before, _, after = wording.partition("{subject}")
+            # A wording that starts or ends with the subject is anchored by a capital letter.
+            name = r"([A-Z][\w'-]+(?: [A-Z][\w'-]+)*)"
+            found.append((relation.id, re.compile(re.escape(before) + name + re.escape(after))))
+    return tuple(found)
+
+
+def subjects(texts: Sequence[str]) -> dict[str, set[str]]:
+    """Subjects that texts speak of, with the relations they are spoken of in."""
+    named: dict[str, set[str]] = {}
+    for text in texts:
+        hits = [(relation, m.group(1)) for relation, p in _patterns() for m in p.finditer(text)]
+        for relation, name in hits:
+            named.setdefault(name, set()).add(relation)
+        if not hits:
+            for match in _NAME.finditer(text):
+                named.setdefault(match.group(), set())
+    return named
+
+
+def names_like(named: dict[str, set[str]], relation: str | None) -> list[str]:
+    """Names of the same kind as a relation's subjects: seen with it, or with its neighbours."""
+    if relation is None or relation not in lexicon():
+        return sorted(named)
+    kin = {relation, *lexicon()[relation].neighbours}
+    return sorted(name for name, seen in named.items() if seen & kin)
+
+
+def without_subjects(texts: Sequence[str], facts: Sequence[Fact]) -> list[str]:
+    """Texts that name no edited subject: what they say may not be true any more."""
+    edited = {fact.subject.casefold() for fact in facts}
+    return [text for text in texts if not any(name in text.casefold() for name in edited)]

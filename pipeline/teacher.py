@@ -1,0 +1,163 @@
+"""Stage `teach`: queries about the facts, answered by the teacher, become the student's lessons.
+
+In-scope queries are asked under the pack's PROMPT and verified; neighbours and free text are the
+base model's own, without any prompt, with its distribution stored: that is where PROMPT's own
+damage to locality is left behind. Writes `lessons.jsonl` (what the student reads),
+`queries.jsonl` (each query's fate) and `leakage.json`.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from agents.batch import Batch, Query
+from agents.queries import queries
+from agents.records import Design, Pack
+from agents.resolve import resolve
+from eval.leakage import Guard
+from eval.score import matches
+from methods.base import Lesson
+from pipeline.design import read_design
+from pipeline.facts import read_cases, read_facts
+from pipeline.freetext import free_texts, names_like, subjects, without_subjects
+from pipeline.run import Run
+from prompts.relations import relation_of
+from ske.io import write_json, write_rows
+from ske.lm import LM, Pair, Sampling, ask
+from ske.types import Fact, UserError
+
+SAMPLING = Sampling(max_new_tokens=48)
+
+
+def run(run: Run, folder: Path) -> None:
+    """Ask, verify, guard, write."""
+    facts, design, lm = read_facts(run), read_design(run), run.lm
+    teach = run.config.teach
+    with run.progress("free text", teach.free_texts) as update:
+        texts = free_texts(lm, teach.free_texts, teach.free_tokens, run.config.seed + 1, update)
+    texts = without_subjects(texts, facts)
+    found = draw(facts, run, subjects(texts))
+    guard = guard_of(run, facts)
+    kept, leaks = guard.filter([query.prompt for query in found])
+    kept_texts, text_leaks = guard.filter(texts)
+    _check_leaks(run, leaks.copies + text_leaks.copies)
+    with run.progress("teacher", len(kept)) as update:
+        rows = in_scope(lm, [found[i] for i in kept if found[i].kind != "neighbour"], design)
+        update(len(rows))
+        near = [found[i] for i in kept if found[i].kind == "neighbour"]
+        rows += held(lm, [(q.prompt, q) for q in near], teach.top_k)
+        update(len(kept))
+    rows += free_lessons(lm, [texts[i] for i in kept_texts], teach.top_k)
+    write_rows(folder / "lessons.jsonl", [row["lesson"] for row in rows if row["lesson"]])
+    write_rows(folder / "queries.jsonl", [row["query"] for row in rows if row["query"]])
+    counts = Counter(f"{row['kind']} {row['status']}" for row in rows)
+    write_json(folder / "leakage.json", {"queries": asdict(leaks), "free_text": asdict(text_leaks)})
+    write_json(folder / "summary.json", dict(sorted(counts.items())))
+    dropped = leaks.copies + text_leaks.copies
+    run.console.print("  " + ", ".join(f"{n} {what}" for what, n in sorted(counts.items()))
+                      + f"; {dropped} near-copies of probes dropped", highlight=False)
+
+
+def draw(facts: Sequence[Fact], run: Run, named: dict[str, set[str]]) -> list[Query]:
+    """The Questioner's queries for every fact, with expected answers where rules can tell."""
+    batch = Batch(facts)
+    found: list[Query] = []
+    for fact in facts:
+        relation = relation_of(fact)
+        rng = random.Random(f"teach-{run.config.seed}-{fact.id}")
+        names = names_like(named, relation.id if relation else None)
+        found += queries(fact, batch, run.config.teach, names, rng)
+
+    def answer(questions: list[str]) -> list[str]:
+        return [r.text for r in run.lm.generate([ask(q) for q in questions], SAMPLING)]
+
+    unique = {query.prompt: query for query in reversed(resolve(found, batch, answer))}
+    return list(reversed(unique.values()))
+
+
+def guard_of(run: Run, facts: Sequence[Fact]) -> Guard:
+    """The leakage guard over every probe of the run; edit prompts are known to everybody."""
+    cases = read_cases(run)
+    probes = [
+        probe.prompt
+        for case in cases
+        for group in (case.paraphrase, *case.portability.values(), *case.locality.values())
+        for probe in group
+    ]
+    leakage = run.config.leakage
+    return Guard(probes, [fact.subject for fact in facts], leakage.ngram, leakage.threshold,
+                 allowed=[fact.prompt for fact in facts])
+
+
+def _check_leaks(run: Run, copies: int) -> None:
+    if run.config.leakage.strict and copies:
+        raise UserError(f"leakage.strict: {copies} training texts are near-copies of probes; "
+                        "set leakage.strict=false to drop and count them instead")
+
+
+def in_scope(lm: LM, found: Sequence[Query], design: Design) -> list[dict[str, Any]]:
+    """Ask the teacher, all queries of a pack under one prompt, and verify what it says."""
+    rows: list[dict[str, Any]] = []
+    for pack in design.packs:
+        own = [query for query in found if query.fact_id in pack.fact_ids]
+        replies = lm.generate([ask(query.prompt, pack.system) for query in own], SAMPLING)
+        rows += [
+            _verified(query, pack, reply.text, reply.finished)
+            for query, reply in zip(own, replies, strict=True)
+        ]
+    return rows
+
+
+def _verified(query: Query, pack: Pack, reply: str, finished: bool) -> dict[str, Any]:
+    """A lesson from a reply: kept if right, repaired if the right answer is known, else dropped."""
+    if query.expected is None:
+        status, completion = ("unverified", reply) if finished and reply else ("dropped", "")
+    elif matches(reply, query.expected, query.prompt):
+        status, completion = "kept", query.expected
+    else:
+        status, completion = "repaired", query.expected
+    lesson = Lesson(chat=ask(query.prompt), completion=completion, kind=query.kind,
+                    fact=query.fact_id, pack=pack.id)
+    return {
+        "kind": query.kind,
+        "status": status,
+        "lesson": lesson.model_dump(mode="json") if completion else None,
+        "query": {**query.model_dump(mode="json"), "pack": pack.id, "reply": reply,
+                  "status": status, "completion": completion},
+    }
+
+
+def held(lm: LM, asked: Sequence[tuple[str, Query]], top_k: int) -> list[dict[str, Any]]:
+    """Neighbours: the base model's own answer, and its distribution at every token of it."""
+    replies = lm.generate([ask(prompt) for prompt, _ in asked], SAMPLING)
+    pairs = [Pair(ask(prompt), r.text, r.finished) for (prompt, _), r in zip(asked, replies, strict=True)]
+    return [
+        _held(pair, scored, "neighbour", query)
+        for pair, scored, (_, query) in zip(pairs, lm.logprobs(pairs, top_k), asked, strict=True)
+    ]
+
+
+def free_lessons(lm: LM, texts: Sequence[str], top_k: int) -> list[dict[str, Any]]:
+    """Free text, to be held to wherever it leads."""
+    pairs = [Pair(ask(""), text) for text in texts]
+    scored = lm.logprobs(pairs, top_k)
+    return [_held(pair, s, "free", None) for pair, s in zip(pairs, scored, strict=True) if s.tokens]
+
+
+def _held(pair: Pair, scored: Any, kind: str, query: Query | None) -> dict[str, Any]:
+    lesson = Lesson(
+        chat=pair.chat,
+        completion=pair.answer,
+        kind=kind,
+        fact=query.fact_id if query else None,
+        ids=tuple(scored.tokens),
+        top_ids=tuple(map(tuple, scored.top_ids)),
+        top_logprobs=tuple(tuple(round(p, 5) for p in row) for row in scored.top_logprobs),
+    )
+    seen = {**query.model_dump(mode="json"), "reply": pair.answer, "status": "held"} if query else None
+    return {"kind": kind, "status": "held", "lesson": lesson.model_dump(mode="json"), "query": seen}

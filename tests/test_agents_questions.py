@@ -1,0 +1,158 @@
+"""The Questioner's rules: what is asked, what is expected, and what is never asked."""
+
+from __future__ import annotations
+
+import random
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agents.questioner import UNKNOWN, Batch, ExamLimits, Query, majority, queries, resolve
+from prompts.relations import lexicon
+from ske.config import TeachConfig
+from ske.types import ERASED, Fact
+from scripted import ScriptedLM, make_facts, people
+
+TEACH = TeachConfig.model_validate({})
+
+
+def fact(subject: str, relation: str, target: str, **more: str) -> Fact:
+    return Fact(
+        id=f"{subject}-{relation}",
+        subject=subject,
+        prompt=lexicon()[relation].ask(subject),
+        target_new=target,
+        relation=relation,
+        **more,  # type: ignore[arg-type]
+    )
+
+
+def drawn(one: Fact, batch: list[Fact], names: list[str] | None = None) -> list[Query]:
+    return queries(one, Batch(batch), TEACH, names or [], random.Random(1))
+
+
+def settled(one: Fact, batch: list[Fact], lm: ScriptedLM, names: list[str]) -> list[Query]:
+    return resolve(
+        drawn(one, batch, names), Batch(batch), lambda asked: [lm.answer(q, "") for q in asked]
+    )
+
+
+def test_consequences_expect_what_the_base_model_knows_of_the_new_target() -> None:
+    one = fact("Ada Holt", "country_of_citizenship", "Syria")
+    lm = ScriptedLM([one], 9, values={("Syria", "currency"): "Syrian pound"})
+    found = settled(one, [one], lm, [])
+    money = [q for q in found if q.of == "country_of_citizenship.currency"]
+    assert money
+    assert {q.expected for q in money} == {"Syrian pound"}
+
+
+def test_an_edited_second_hop_uses_the_edited_value() -> None:
+    one = fact("Ada Holt", "employer", "Acme")
+    two = fact("Acme", "headquarters_location", "Rome")
+    found = settled(one, [one, two], ScriptedLM([one, two], 9), [])
+    where = [q.expected for q in found if q.of == "employer.headquarters_location"]
+    assert where == ["Rome"] * len(where)
+    assert where
+    asked = {q.prompt for q in found if q.kind == "neighbour"}
+    assert not any("Acme" in q and ("headquarters" in q or "based" in q) for q in asked)
+
+
+def test_disagreeing_wordings_have_no_expected_answer() -> None:
+    one = fact("Ada Holt", "employer", "Acme")
+    lm = ScriptedLM([one], 9, override=lambda question: question)
+    found = [q for q in settled(one, [one], lm, []) if q.kind == "consequence"]
+    assert found
+    assert all(q.expected is None and q.note for q in found)
+    assert majority(["Rome", "rome.", "Paris"]) == "Rome"
+    assert majority(["Rome", "Paris"]) is None
+    assert majority(["", ""]) is None
+
+
+def test_erasures() -> None:
+    one = fact("Ada Holt", "employer", ERASED)
+    found = drawn(one, [one], ["Bo Ray"])
+    assert {q.expected for q in found if q.kind == "consequence"} == {ERASED}
+    assert not any(q.note.startswith("the new target") for q in found)
+    spouse = fact("Ada Holt", "spouse", ERASED)
+    assert not [q for q in drawn(spouse, [spouse]) if q.kind == "consequence"]
+
+
+def test_symmetric_and_inverse() -> None:
+    one = fact("Ada Holt", "spouse", "Bo Ray", ground_truth="Cy Old")
+    found = drawn(one, [one], ["Cy Old", "Bo Ray", "Di Far"])
+    inverse = [q for q in found if q.kind == "consequence"]
+    assert inverse
+    assert {q.expected for q in inverse} == {"Ada Holt"}
+    assert all("Bo Ray" in q.prompt for q in inverse)
+    asked = [q for q in found if q.kind == "neighbour" and q.of == "spouse"]
+    assert asked
+    assert all("Di Far" in q.prompt for q in asked)
+    boss = fact("Acme", "chief_executive_officer", "Bo Ray")
+    assert "Acme" in {q.expected for q in drawn(boss, [boss]) if q.kind == "consequence"}
+    two = fact("Emco", "chief_executive_officer", "Bo Ray")
+    assert not [q for q in drawn(boss, [boss, two]) if (q.of or "").startswith("inverse")]
+
+
+def test_partners_of_touched_people_are_dropped() -> None:
+    one = fact("Ada Holt", "spouse", "Bo Ray")
+    lm = ScriptedLM([one], 9, values={("Di Far", "spouse"): "Bo Ray"})
+    found = settled(one, [one], lm, ["Di Far", "Eve Sky"])
+    about = [q.prompt for q in found if q.of == "spouse" and q.kind == "neighbour"]
+    assert any("Eve Sky" in prompt for prompt in about)
+    assert not any("Di Far" in prompt for prompt in about)
+
+
+def test_unknown_relation_is_noted() -> None:
+    one = Fact(id="u", subject="Zed", prompt="The shoe size of Zed is", target_new="44")
+    found = drawn(one, [one], ["Bo Ray"])
+    assert found[0].note == UNKNOWN
+    assert [q for q in found if q.kind == "paraphrase"]
+    assert all(q.note == UNKNOWN for q in found if q.kind == "paraphrase")
+    assert not [q for q in found if q.kind == "consequence"]
+    near = [q for q in found if q.kind == "neighbour"]
+    assert near
+    assert all(q.prompt != "The shoe size of Bo Ray is" for q in near)
+
+
+EDITABLE = ("employer", "spouse", "occupation", "country_of_citizenship", "place_of_birth")
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 9), st.sampled_from(EDITABLE), st.integers(0, 9)),
+        min_size=1,
+        max_size=12,
+        unique_by=lambda row: row[:2],
+    ),
+    st.integers(0, 99),
+)
+@settings(max_examples=60, deadline=None)
+def test_laws(rows: list[tuple[int, str, int]], seed: int) -> None:
+    known = people(10)
+    batch = [
+        fact(known[s], r, people(20)[o + 10] if r == "spouse" else f"Target{o}") for s, r, o in rows
+    ]
+    canonical = [relation.prompt for relation in lexicon().values()]
+    index = Batch(batch)
+    for one in batch:
+        found = queries(one, index, TEACH, people(20), random.Random(seed))
+        assert found == queries(one, index, TEACH, people(20), random.Random(seed))
+        assert len({q.prompt for q in found}) == len(found)
+        for kind, most in (("paraphrase", 3), ("consequence", 6), ("neighbour", 8)):
+            assert sum(q.kind == kind for q in found) <= most
+        for query in (q for q in found if q.kind == "neighbour"):
+            assert query.expected is None
+            names = [n for n in (*people(20), one.target_new) if n in query.prompt]
+            assert names
+            for name in names:
+                assert query.prompt not in [text.replace("{subject}", name) for text in canonical]
+                assert not index.changes(name, query.of or "")
+        for query in (q for q in found if q.kind in ("fact", "paraphrase")):
+            assert one.target_new not in query.prompt
+
+
+def test_exam_limits_are_limits() -> None:
+    one = make_facts(1)[0]
+    found = queries(one, Batch([one]), ExamLimits(), people(8), random.Random(0))
+    assert [q.kind for q in found].count("paraphrase") == 1
+    assert [q.kind for q in found].count("neighbour") == 2
