@@ -23,8 +23,11 @@ TEMPLATES = {"writer": "agents/designer"}
 """Templates that are not called like their role."""
 SAMPLING = Sampling(max_new_tokens=24)
 """How the teacher answers while prompts are designed: greedily."""
-LONGEST_LIST = 24
-LONGEST_TEXT = 8000
+LONGEST_LIST = 8
+LONGEST_TEXT = 4000
+"""What a trace keeps of a list or text; `parsed`, which later stages read, is kept whole."""
+LONGEST_REPLY = 1000
+"""By rules, a reply only repeats what `parsed` holds."""
 
 
 def decide(
@@ -43,7 +46,7 @@ def decide(
     Args:
         context: Whose brain and trace.
         role: Who decides; its template is `prompts/agents/ROLE.md`.
-        variables: What the template shows, without the answer's schema, which is added here.
+        variables: What the template shows; the schema is added here.
         schema: What the decision is.
         rule: The decision by rules.
         facts: Ids of the facts it is about.
@@ -64,7 +67,7 @@ def decide(
             template_hash=message.hash,
             variables=shortened(variables),
             messages=[_clipped(m) for m in messages],
-            reply=_clip(_json(decision)),
+            reply=_clip(_json(decision), LONGEST_REPLY),
             parsed=decision.model_dump(mode="json"),
             scores=score(decision) if score else {},
             notes=list(notes),
@@ -135,9 +138,9 @@ def shortened(value: Any) -> Any:
     return value
 
 
-def _clip(text: str) -> str:
-    left = len(text) - LONGEST_TEXT
-    return f"{text[:LONGEST_TEXT]} ... and {left} more characters" if left > 0 else text
+def _clip(text: str, longest: int = LONGEST_TEXT) -> str:
+    left = len(text) - longest
+    return f"{text[:longest]} ... and {left} more characters" if left > 0 else text
 
 
 def _clipped(message: Message) -> Message:

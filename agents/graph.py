@@ -111,12 +111,7 @@ def design(
     folder.mkdir(parents=True, exist_ok=True)
     with SqliteSaver.from_conn_string(str(folder / "checkpoints.sqlite")) as saver:
         app = build().compile(checkpointer=saver)
-        where: RunnableConfig = {
-            "configurable": {"thread_id": thread},
-            "recursion_limit": _most_steps(config),
-            # One local model is behind all examiners: side by side they would only get in its way.
-            "max_concurrency": 1,
-        }
+        where = _where(thread, config)
         state = _run(app, where, context, folder, approved or not config.approve)
         waiting = bool(app.get_state(where).next)
     result = design_of(state, trials_of(state))
@@ -126,10 +121,15 @@ def design(
     return result
 
 
-def _most_steps(config: DesignConfig) -> int:
+def _where(thread: str, config: DesignConfig) -> RunnableConfig:
     # The search keeps its budget but for the naive trials and the last verification.
     trials = config.max_trials + len(STEPS) * config.max_repairs + 8
-    return (NODES + 1) * trials
+    return {
+        "configurable": {"thread_id": thread},
+        "recursion_limit": (NODES + 1) * trials,
+        # One local model is behind all examiners: side by side they would only get in its way.
+        "max_concurrency": 1,
+    }
 
 
 def _run(

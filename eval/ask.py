@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from eval.records import Case, Probe
-from eval.score import METRICS, Row
+from eval.score import METRICS, Protocol, Row
 from ske.lm import LM, Pair, Sampling, ask
 from ske.types import Frozen
 
@@ -55,8 +55,14 @@ def _items(case: Case, most: int | None) -> Iterator[Item]:
     groups += [("locality", name, probes) for name, probes in case.locality.items()]
     for metric, category, probes in groups:
         for number, probe in enumerate(probes[:most]):
-            yield Item(case=fact.id, metric=metric, category=category, probe=number,
-                       prompt=probe.prompt, answers=probe.answers)
+            yield Item(
+                case=fact.id,
+                metric=metric,
+                category=category,
+                probe=number,
+                prompt=probe.prompt,
+                answers=probe.answers,
+            )
 
 
 def answer(
@@ -71,7 +77,9 @@ def answer(
         ):
             row |= {"text": reply.text, "finished": reply.finished, "tokens": reply.reply_tokens}
     if "teacher_forced" in protocols:
-        pairs = [Pair(chat, item.answers[0][0]) for chat, (_, item) in zip(chats, asked, strict=True)]
+        pairs = [
+            Pair(chat, item.answers[0][0]) for chat, (_, item) in zip(chats, asked, strict=True)
+        ]
         for row, scored in zip(fields, lm.logprobs(pairs), strict=True):
             row |= {"target": tuple(scored.tokens), "argmax": tuple(scored.argmax)}
             if not scored.tokens:
@@ -83,7 +91,7 @@ def rows(
     method: str,
     dataset: str,
     seed: int,
-    protocols: Sequence[str],
+    protocols: Sequence[Protocol],
     asked: Sequence[Item],
     said: Sequence[Answer],
     base: Sequence[Answer],
@@ -99,7 +107,5 @@ def rows(
                     fields["base_text"] = before.text
             else:
                 wanted = before.argmax if item.metric == "locality" else own.target
-                fields["hits"] = tuple(
-                    int(a == b) for a, b in zip(own.argmax, wanted, strict=True)
-                )
+                fields["hits"] = tuple(int(a == b) for a, b in zip(own.argmax, wanted, strict=True))
             yield Row(method=method, dataset=dataset, protocol=protocol, seed=seed, **fields)

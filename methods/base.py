@@ -1,4 +1,4 @@
-"""What every method is: an `Editor` that makes an `Edit`, which yields an edited `LM` while applied.
+"""What a method is: an `Editor` that makes an `Edit`, which yields an edited `LM` while applied.
 
 Evaluators only ever see an `LM`; no code asks which method made it.
 """
@@ -33,6 +33,13 @@ class HasWeights(Protocol):
     ) -> list[Scored]:
         """Teacher forcing on token ids."""
         ...
+
+
+@runtime_checkable
+class Wraps(Protocol):
+    """An `LM` that stands before another one, as a prompted model does."""
+
+    inner: LM
 
 
 class Edit(Protocol):
@@ -94,14 +101,18 @@ class Workshop:
 
 
 def weights_of(lm: LM, method: str) -> HasWeights:
-    """The weights behind an `LM`.
+    """The weights behind an `LM`, also behind one that wraps another (a prompted model).
 
     Raises:
-        UserError: there are none to be had (an API model, a prompted model).
+        UserError: there are none to be had (an API model).
     """
+    if isinstance(lm, Wraps):
+        return weights_of(lm.inner, method)
     if not isinstance(lm, HasWeights):
-        raise UserError(f"method {method!r} changes weights, and {type(lm).__name__} has none; "
-                        "use a local model (model.path)")
+        raise UserError(
+            f"method {method!r} changes weights, and {type(lm).__name__} has none; "
+            "use a local model (model.path)"
+        )
     return lm
 
 

@@ -26,6 +26,7 @@ class Lora:
     def edit(self, lm: LM, facts: Sequence[Fact]) -> DeltaEdit:
         """Train on (prompt, new target) pairs."""
         lessons = [
-            Lesson(chat=ask(fact.prompt), completion=fact.target_new, fact=fact.id) for fact in facts
+            Lesson(chat=ask(fact.prompt), completion=fact.target_new, fact=fact.id)
+            for fact in facts
         ]
         return train(weights_of(lm, "lora"), lessons, self.options, self.workshop, "lora")

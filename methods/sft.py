@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
+import shutil
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,10 +21,17 @@ from datasets import Dataset
 from peft import LoraConfig, PeftModel
 from peft.tuners.lora import LoraLayer
 from pydantic import Field
-from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import (
+    PrinterCallback,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 from transformers.modeling_utils import PreTrainedModel
 from transformers.trainer_utils import get_last_checkpoint
-from trl import SFTConfig, SFTTrainer
+from trl.trainer.sft_config import SFTConfig
+from trl.trainer.sft_trainer import SFTTrainer
 
 from methods.base import HasWeights, Lesson, Workshop
 from methods.delta import DeltaEdit, LowRank
@@ -36,13 +44,13 @@ class SftOptions(Frozen):
     """What every fine-tuning method can be told."""
 
     tuning: Literal["lora", "full"] = "lora"
-    rank: int = Field(8, ge=1)
-    alpha: float = 16.0
+    rank: int = Field(default=8, ge=1)
+    alpha: int = 16
     """The update is alpha / rank * B A."""
-    learning_rate: float = Field(1e-3, gt=0)
-    epochs: float = Field(10.0, gt=0)
-    batch_size: int = Field(32, ge=1)
-    locality_weight: float = Field(1.0, ge=0)
+    learning_rate: float = Field(default=1e-3, gt=0)
+    epochs: float = Field(default=10.0, gt=0)
+    batch_size: int = Field(default=32, ge=1)
+    locality_weight: float = Field(default=1.0, ge=0)
     """Weight of the KL term; only lessons with a stored distribution have one."""
 
 
@@ -76,16 +84,16 @@ class Collator:
             "labels": padded(lambda row: row["labels"], IGNORED),
             "attention_mask": padded(lambda row: [1] * len(row["input_ids"]), 0),
             "kl_index": torch.tensor(index, dtype=torch.long).reshape(-1, 2),
-            "kl_ids": torch.tensor([t for row in rows for t in row["top_ids"]]).long().reshape(-1, k),
+            "kl_ids": torch.tensor([t for row in rows for t in row["top_ids"]])
+            .long()
+            .reshape(-1, k),
             "kl_logprobs": torch.tensor(
                 [p for row in rows for p in row["top_logprobs"]], dtype=torch.float32
             ).reshape(-1, k),
         }
 
 
-def divergence(
-    logits: torch.Tensor, ids: torch.Tensor, logprobs: torch.Tensor
-) -> torch.Tensor:
+def divergence(logits: torch.Tensor, ids: torch.Tensor, logprobs: torch.Tensor) -> torch.Tensor:
     """KL(stored || student) per position, with one bucket for the tokens outside the top k.
 
     Args:
@@ -134,9 +142,7 @@ class LessonTrainer(SFTTrainer):
             loss = torch.nn.functional.cross_entropy(chosen, labels[spoken])
         if len(inputs["kl_index"]) and self.locality_weight > 0:
             row, place = inputs["kl_index"].T
-            kl = divergence(
-                outputs.logits[row, place - 1], inputs["kl_ids"], inputs["kl_logprobs"]
-            )
+            kl = divergence(outputs.logits[row, place - 1], inputs["kl_ids"], inputs["kl_logprobs"])
             loss = loss + self.locality_weight * kl.mean()
         return (loss, outputs) if return_outputs else loss
 
@@ -146,24 +152,34 @@ class _Progress(TrainerCallback):
         self.report = report
 
     def on_log(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl,
-        logs: dict[str, float] | None = None, **kwargs: Any,
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
     ) -> None:
         if logs and "loss" in logs:
             self.report(state.global_step, state.max_steps, logs["loss"])
 
 
 def train(
-    holder: HasWeights, lessons: Sequence[Lesson], options: SftOptions, workshop: Workshop, method: str
+    holder: HasWeights,
+    lessons: Sequence[Lesson],
+    options: SftOptions,
+    workshop: Workshop,
+    method: str,
 ) -> DeltaEdit:
     """Train on lessons and return what changed; the model itself is as before.
 
     With `workshop.folder`, a checkpoint is kept there and a killed training goes on from it with
     the same result.
     """
-    rows = [_row(holder, lesson) for lesson in lessons]
     if options.locality_weight == 0:
-        rows = [{**row, "top_ids": [], "top_logprobs": []} for row in rows]
+        # Plain SFT on the same lessons: what they say, not how likely it was.
+        nothing = {"top_ids": (), "top_logprobs": ()}
+        lessons = [lesson.model_copy(update=nothing) for lesson in lessons]
+    rows = [_row(holder, lesson) for lesson in lessons]
     folder = workshop.folder or Path("/nonexistent")
     config = _config(holder, options, workshop, folder, len(rows))
     peft = _adapter(options) if options.tuning == "lora" else None
@@ -180,15 +196,25 @@ def train(
         )
         trainer.remove_callback(PrinterCallback)
         trainer.locality_weight = options.locality_weight
-        last = get_last_checkpoint(str(folder)) if folder.is_dir() else None
-        trainer.train(resume_from_checkpoint=last)
         trained = trainer.model
-        if isinstance(trained, PeftModel):
-            deltas = _low_rank_deltas(trained)
-            trained.unload()
-        else:
-            deltas = _dense_deltas(holder.model, before)
+        try:
+            trainer.train(resume_from_checkpoint=_last_checkpoint(folder))
+            if isinstance(trained, PeftModel):
+                deltas = _low_rank_deltas(trained)
+            else:
+                deltas = _dense_deltas(holder.model, before)
+        finally:
+            if isinstance(trained, PeftModel):
+                trained.unload()
     return DeltaEdit(deltas, method)
+
+
+def _last_checkpoint(folder: Path) -> str | None:
+    """The newest whole checkpoint; one that a killed process left half-written goes."""
+    for place in folder.glob("checkpoint-*"):
+        if not (place / "trainer_state.json").exists():  # what the trainer writes last
+            shutil.rmtree(place)
+    return get_last_checkpoint(str(folder)) if folder.is_dir() else None
 
 
 def _row(holder: HasWeights, lesson: Lesson) -> dict[str, Any]:
@@ -201,7 +227,9 @@ def _row(holder: HasWeights, lesson: Lesson) -> dict[str, Any]:
             "top_ids": [list(top) for top in lesson.top_ids],
             "top_logprobs": [list(top) for top in lesson.top_logprobs],
         }
-    answer = list(lesson.ids) or holder.renderer.answer_ids(lesson.chat, lesson.completion, end=True)
+    answer = list(lesson.ids) or holder.renderer.answer_ids(
+        lesson.chat, lesson.completion, end=True
+    )
     return {
         "input_ids": [*prompt, *answer],
         "labels": [IGNORED] * len(prompt) + answer,
@@ -216,30 +244,33 @@ def _config(
 ) -> SFTConfig:
     on_cpu = holder.model.device.type == "cpu"
     steps = max(1, round(options.epochs * math.ceil(n_rows / options.batch_size)))
-    return SFTConfig(
-        output_dir=str(folder),
-        max_steps=steps,
-        per_device_train_batch_size=options.batch_size,
-        learning_rate=options.learning_rate,
-        lr_scheduler_type="cosine",
-        warmup_steps=max(1, steps // 20),
-        weight_decay=0.0,
-        max_grad_norm=1.0,
-        logging_steps=max(1, min(10, steps // 20)),
-        save_strategy="steps" if workshop.folder else "no",
-        save_steps=max(20, steps // 5),
-        save_total_limit=1,
-        max_length=None,
-        dataset_kwargs={"skip_prepare_dataset": True},
-        # bf16 products are about 100 times slower than fp32 on a CPU without AVX512-BF16.
-        use_cpu=on_cpu,
-        bf16=not on_cpu and holder.model.dtype == torch.bfloat16,
-        gradient_checkpointing=False,
-        dataloader_num_workers=0,
-        report_to="none",
-        disable_tqdm=True,
-        seed=workshop.seed,
-    )
+    with warnings.catch_warnings():
+        # `gradient_checkpointing` is the only name that all supported versions know.
+        warnings.simplefilter("ignore", FutureWarning)
+        return SFTConfig(
+            output_dir=str(folder),
+            max_steps=steps,
+            per_device_train_batch_size=options.batch_size,
+            learning_rate=options.learning_rate,
+            lr_scheduler_type="cosine",
+            warmup_steps=max(1, steps // 20),
+            weight_decay=0.0,
+            max_grad_norm=1.0,
+            logging_steps=max(1, min(10, steps // 20)),
+            save_strategy="steps" if workshop.folder else "no",
+            save_steps=max(20, steps // 5),
+            save_total_limit=1,
+            max_length=None,
+            dataset_kwargs={"skip_prepare_dataset": True},
+            # bf16 products are about 100 times slower than fp32 on a CPU without AVX512-BF16.
+            use_cpu=on_cpu,
+            bf16=not on_cpu and holder.model.dtype == torch.bfloat16,
+            gradient_checkpointing=False,
+            dataloader_num_workers=0,
+            report_to="none",
+            disable_tqdm=True,
+            seed=workshop.seed,
+        )
 
 
 def _adapter(options: SftOptions) -> LoraConfig:
@@ -260,10 +291,12 @@ def _pad_id(holder: HasWeights) -> int:
 def _low_rank_deltas(model: PeftModel) -> dict[str, LowRank | torch.Tensor]:
     """LoRA factors by the base parameter's name, in its orientation (Conv1D is [in, out])."""
     deltas: dict[str, LowRank | torch.Tensor] = {}
-    for name, layer in model.base_model.model.named_modules():
+    inner: Any = model.base_model.model
+    for name, layer in inner.named_modules():
         if isinstance(layer, LoraLayer) and "default" in layer.lora_A:
-            down = layer.lora_A["default"].weight.detach().clone()
-            up = layer.lora_B["default"].weight.detach().clone() * layer.scaling["default"]
+            adapter: Any = layer
+            down = adapter.lora_A["default"].weight.detach().clone()
+            up = adapter.lora_B["default"].weight.detach().clone() * adapter.scaling["default"]
             flipped = getattr(layer, "fan_in_fan_out", False)
             deltas[f"{name}.weight"] = LowRank(down.T, up.T) if flipped else LowRank(up, down)
     return deltas

@@ -5,12 +5,15 @@ from __future__ import annotations
 import importlib
 import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
 
-from methods.base import Edit, Editor, Workshop
 from ske.types import UserError
+
+if TYPE_CHECKING:
+    # Imports torch: the names of the methods are to be had without.
+    from methods.base import Edit, Editor, Workshop
 
 CONFIGS = Path(__file__).parent.parent / "configs" / "methods"
 
@@ -26,7 +29,9 @@ METHODS = {
     "base": Method("methods.unedited:Unedited", "the model as it is"),
     "prompt": Method("methods.prompt:Prompt", "all facts in one prompt, weights untouched"),
     "lora": Method("methods.lora:Lora", "low-rank adapters trained on the bare facts"),
-    "ske": Method("methods.student:Student", "a student trained on what a prompted teacher answers"),
+    "ske": Method(
+        "methods.student:Student", "a student trained on what a prompted teacher answers"
+    ),
 }
 
 FORMS = {

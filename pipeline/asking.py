@@ -30,7 +30,8 @@ CHUNK = 256
 def run(run: Run, folder: Path) -> None:
     """Ask all methods; the base first, since locality is measured against it."""
     asked = items(read_cases(run), run.config.eval.max_probes)
-    skills = skill_items(run.config.eval.capability)
+    generated = "generate" in run.config.eval.protocols
+    skills = skill_items(run.config.eval.capability if generated else 0)
     everything = [*asked, *skills]
     methods = ["base", *(m for m in run.config.methods if m != "base")]
     said = {method: _answers(run, folder, method, everything) for method in methods}
@@ -42,15 +43,29 @@ def run(run: Run, folder: Path) -> None:
         (
             row.model_dump(mode="json")
             for method in run.config.methods
-            for row in rows(method, dataset, run.config.seed, protocols, asked,
-                            said[method][:cut], said["base"][:cut])
+            for row in rows(
+                method,
+                dataset,
+                run.config.seed,
+                protocols,
+                asked,
+                said[method][:cut],
+                said["base"][:cut],
+            )
         ),
     )
     write_rows(
         folder / "capability.jsonl",
         (
-            {"method": method, "dataset": dataset, "seed": run.config.seed, "skill": item.category,
-             "prompt": item.prompt, "answer": item.answers[0][0], "text": own.text}
+            {
+                "method": method,
+                "dataset": dataset,
+                "seed": run.config.seed,
+                "skill": item.category,
+                "prompt": item.prompt,
+                "answer": item.answers[0][0],
+                "text": own.text,
+            }
             for method in run.config.methods
             for item, own in zip(skills, said[method][cut:], strict=True)
         ),
@@ -64,8 +79,16 @@ def skill_items(count: int) -> list[Item]:
         rng = random.Random(f"capability-{skill}")
         for number in range(count):
             prompt, right = draw(rng)
-            drawn.append(Item(case=f"{skill}-{number}", metric="capability", category=skill,
-                              probe=0, prompt=prompt, answers=((right,),)))
+            drawn.append(
+                Item(
+                    case=f"{skill}-{number}",
+                    metric="capability",
+                    category=skill,
+                    probe=0,
+                    prompt=prompt,
+                    answers=((right,),),
+                )
+            )
     return drawn
 
 
@@ -100,7 +123,12 @@ def _ask(lm: LM, chunk: list[tuple[int, Item]], run: Run) -> list[Answer]:
 def _key(run: Run, method: str, asked: Sequence[Item]) -> str:
     edit = {p.name: file_hash(p) for p in sorted(edit_folder(run, method).glob("edit.*"))}
     config: dict[str, Any] = run.config.eval.model_dump(mode="json")
-    return content_hash([edit, config, fingerprint(run.config.model.path),
-                         run.config.model.style, [item.model_dump() for item in asked]])
-
-
+    return content_hash(
+        [
+            edit,
+            config,
+            fingerprint(run.config.model.path),
+            run.config.model.style,
+            [item.model_dump() for item in asked],
+        ]
+    )

@@ -47,9 +47,7 @@ def default_folder(config: Path, suffix: str = "") -> Path:
 
 
 @app.command()
-def run(
-    config: ConfigFile, stage: Stage = None, set_: Set = None, out: Out = None
-) -> None:
+def run(config: ConfigFile, stage: Stage = None, set_: Set = None, out: Out = None) -> None:
     """Run every stage that is not done; run again to resume.
 
     [dim]ske run configs/demo.yaml
@@ -72,7 +70,9 @@ def compare(
     """
     from methods.table import METHODS
 
-    names = list(METHODS) if methods == "all" else [m.strip() for m in methods.split(",") if m.strip()]
+    names = (
+        list(METHODS) if methods == "all" else [m.strip() for m in methods.split(",") if m.strip()]
+    )
     _check_methods(names)
     chosen = ("base", *(name for name in names if name != "base"))
     resolved = load(config, set_).model_copy(update={"methods": chosen})
@@ -91,7 +91,9 @@ def _run(config: Config, folder: Path, stage: str | None) -> None:
         from pipeline.show import table
 
         out_console.print(table(this))
-        out_console.print(f"Read {folder}/report.md, or open {folder}/report.html.", highlight=False)
+        out_console.print(
+            f"Read {folder}/report.md, or open {folder}/report.html.", highlight=False
+        )
 
 
 def _check_methods(names: tuple[str, ...] | list[str]) -> None:
@@ -105,8 +107,10 @@ def _check_methods(names: tuple[str, ...] | list[str]) -> None:
 @app.command()
 def edit(
     model: Annotated[str, typer.Option(help="A folder or hub id.")],
-    facts: Annotated[Path, typer.Option(help="facts.jsonl: prompt, subject, target_new a line; "
-                                        "or any KnowEdit file.")],
+    facts: Annotated[
+        Path,
+        typer.Option(help="facts.jsonl: prompt, subject, target_new a line; or any KnowEdit file."),
+    ],
     out: Annotated[Path, typer.Option(help="Where the edited model goes.")],
     method: Annotated[str, typer.Option(help="`ske methods` lists them.")] = "ske",
     set_: Set = None,
@@ -160,7 +164,9 @@ def inspect(
 @app.command()
 def prompt(
     template: Annotated[str, typer.Argument(help="A template, e.g. agents/designer.")],
-    fact: Annotated[str | None, typer.Option(help="A fact's id (embedded world or --facts).")] = None,
+    fact: Annotated[
+        str | None, typer.Option(help="A fact's id (embedded world or --facts).")
+    ] = None,
     facts: Annotated[Path | None, typer.Option(help="A facts file to take the fact from.")] = None,
 ) -> None:
     """Render a prompt template without calling a model.
@@ -190,12 +196,17 @@ def report(run_: Folder) -> None:
         folder = this.stage(name)
         folder.mkdir(parents=True, exist_ok=True)
         module.run(this, folder)
-    out_console.print(f"Wrote {run_}/report.md, report.html, figures/ and results.csv", highlight=False)
+    out_console.print(
+        f"Wrote {run_}/report.md, report.html, figures/ and results.csv", highlight=False
+    )
 
 
 @app.command()
 def methods() -> None:
-    """What methods there are."""
+    """What methods there are.
+
+    [dim]ske methods[/dim]
+    """
     from methods.table import METHODS
     from pipeline.show import listing
 
@@ -204,7 +215,10 @@ def methods() -> None:
 
 @app.command()
 def datasets() -> None:
-    """What data sets there are, embedded and as files."""
+    """What data sets there are, embedded and as files.
+
+    [dim]ske datasets[/dim]
+    """
     from eval.cases import datasets as forms
     from pipeline.show import listing
     from world.bench import benchmarks
@@ -215,7 +229,10 @@ def datasets() -> None:
 
 @app.command()
 def doctor() -> None:
-    """What this machine can run, and what to install for the rest."""
+    """What this machine can run, and what to install for the rest.
+
+    [dim]ske doctor[/dim]
+    """
     from pipeline.health import checks
 
     out_console.print(checks())
@@ -239,7 +256,10 @@ def world_build(
 def world_card(
     path: Annotated[Path, typer.Option(help="A world's folder.")] = Path("world"),
 ) -> None:
-    """Measure a world's base model and write its card (README.md and card.json)."""
+    """Measure a world's base model and write its card (README.md and card.json).
+
+    [dim]ske world card --path worlds/seven[/dim]
+    """
     from pipeline.worlds import card
 
     out_console.print(card(path, Console(stderr=True)))
@@ -257,27 +277,19 @@ def _opened(path: Path, overrides: list[str] | None) -> Run:
 def main() -> None:
     """The console script."""
     try:
-        app(standalone_mode=False)
+        app()  # Exits by itself: 0, 2 for a wrong command line, 130 for Ctrl-C.
     except UserError as error:
-        Console(stderr=True).print(f"[red]error:[/red] {_escaped(error)}", highlight=False, soft_wrap=True)
+        Console(stderr=True).print(
+            f"[red]error:[/red] {_escaped(error)}", highlight=False, soft_wrap=True
+        )
         sys.exit(2)
-    except typer.Exit as stop:
-        sys.exit(stop.exit_code)
-    except (KeyboardInterrupt, typer.Abort):
-        Console(stderr=True).print("stopped; the same command goes on from here")
-        sys.exit(130)
-    except Exception as error:
-        _usage_or_fault(error)
-
-
-def _usage_or_fault(error: Exception) -> None:
-    import click
-
-    if isinstance(error, click.ClickException):
-        error.show()
-        sys.exit(error.exit_code)
-    Console(stderr=True).print_exception(width=100)
-    sys.exit(1)
+    except SystemExit as stop:
+        if stop.code == 130:
+            Console(stderr=True).print("stopped; the same command goes on from here")
+        raise
+    except Exception:
+        Console(stderr=True).print_exception(width=100)
+        sys.exit(1)
 
 
 def _escaped(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""Stage `design`: the agents pack the facts into prompts. Writes what `agents.graph.design` says."""
+"""Stage `design`: the agents pack the facts into prompts; `agents.graph.design` writes them."""
 
 from __future__ import annotations
 
@@ -30,11 +30,22 @@ def run(run: Run, folder: Path) -> None:
             done += 1
             update(done, note=line)
 
-        result = design(facts, run.lm, config.design, folder, progress, names=names,
-                        key=fingerprint(config.model.path), approved=run.approved)
+        result = design(
+            facts,
+            run.lm,
+            config.design,
+            folder,
+            progress,
+            names=names,
+            key=fingerprint(config.model.path),
+            approved=run.approved,
+        )
     sizes = [len(pack.fact_ids) for pack in result.packs]
-    run.console.print(f"  {len(facts)} facts in {len(sizes)} prompts of up to {max(sizes)}; "
-                      f"{len(result.lost)} lost; {result.verdict}", highlight=False)
+    run.console.print(
+        f"  {len(facts)} facts in {len(sizes)} prompts of up to {max(sizes)}; "
+        f"{len(result.lost)} lost; {result.verdict}",
+        highlight=False,
+    )
 
 
 def read_design(run: Run) -> Design:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from rich.console import Console
 
-from pipeline.edits import edit_of, save_student
 from pipeline.run import Run
 from ske.config import parse
 from ske.facts import read_facts
@@ -28,7 +27,9 @@ def edit_model(
     from ske.config import _apply
 
     if method not in METHODS or method == "base":
-        raise UserError(f"--method {method!r}: choose one of {', '.join(m for m in METHODS if m != 'base')}")
+        raise UserError(
+            f"--method {method!r}: choose one of {', '.join(m for m in METHODS if m != 'base')}"
+        )
     _check_target(out)
     check_facts(facts)
     tree: dict[str, object] = {}
@@ -65,12 +66,16 @@ def _check_target(out: Path) -> None:
 
 def _publish(run: Run, method: str, out: Path) -> None:
     """Put the checkpoint's files into `out` itself."""
+    from pipeline.edits import edit_of, save_student  # torch: after the user's mistakes are found
+
     fresh = run.folder / "student"
     if method != "ske":
         edit = edit_of(run, method)
         if not hasattr(edit, "deltas"):
-            raise UserError(f"method {method!r} changes no weights, so there is no model to save; "
-                            f"its edit is in {run.folder}/stages/edit/items/{method}")
+            raise UserError(
+                f"method {method!r} changes no weights, so there is no model to save; "
+                f"its edit is in {run.folder}/stages/edit/items/{method}"
+            )
         save_student(run, edit, fresh)
     for path in fresh.iterdir():
         shutil.copyfile(path, out / path.name)
@@ -86,9 +91,16 @@ def _show_answers(run: Run, out: Path, console: Console) -> None:
     lm = load(run.config.model.model_copy(update={"path": str(out)}))
     replies = lm.generate([ask(fact.prompt) for fact in facts], Sampling())
     right = [matches(r.text, f.target_new, f.prompt) for f, r in zip(facts, replies, strict=True)]
-    console.print(f"The edited model now answers {sum(right)} of {len(facts)} facts as given.",
-                  highlight=False)
+    console.print(
+        f"The edited model now answers {sum(right)} of {len(facts)} facts as given.",
+        highlight=False,
+    )
     for fact, reply, good in list(zip(facts, replies, right, strict=True))[:10]:
         mark = "[green]+[/green]" if good else "[red]-[/red]"
-        console.print(f" {mark} ", json.dumps(fact.prompt, ensure_ascii=False), "->",
-                      json.dumps(reply.text, ensure_ascii=False), highlight=False)
+        console.print(
+            f" {mark} ",
+            json.dumps(fact.prompt, ensure_ascii=False),
+            "->",
+            json.dumps(reply.text, ensure_ascii=False),
+            highlight=False,
+        )

@@ -54,8 +54,15 @@ def run(run: Run, folder: Path) -> None:
         if method == "ske":
             continue
         options = run.config.options.get(method, {})
-        key = content_hash([method, {**defaults(method), **options}, run.config.seed,
-                            [fact.model_dump() for fact in facts], _model_key(run)])
+        key = content_hash(
+            [
+                method,
+                {**defaults(method), **options},
+                run.config.seed,
+                [fact.model_dump() for fact in facts],
+                _model_key(run),
+            ]
+        )
         place = folder / "items" / method
         mark = place / "key"
         if not mark.exists() or mark.read_text(encoding="utf-8") != key:

@@ -51,8 +51,10 @@ def load_cases(data: DataConfig, world: str, edits: EditsConfig, folder: Path) -
 
     names = [name for name, _ in benchmarks()]
     if data.name not in names:
-        raise UserError(f"data.name = {data.name!r}: no such benchmark; there are: "
-                        f"{', '.join(names)}; for a file of your own set data.path")
+        raise UserError(
+            f"data.name = {data.name!r}: no such benchmark; there are: "
+            f"{', '.join(names)}; for a file of your own set data.path"
+        )
     drawn = records(load_world(found(world)), data.name, data.split, edits.seed)
     path = folder / "work" / f"{data.name}.json"
     write_json(path, drawn)

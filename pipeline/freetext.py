@@ -19,10 +19,13 @@ _NAME = re.compile(r"\b[A-Z][\w'-]+(?: [A-Z][\w'-]+)+")
 
 
 def free_texts(
-    lm: LM, count: int, max_new_tokens: int, seed: int,
+    lm: LM,
+    count: int,
+    max_new_tokens: int,
+    seed: int,
     progress: Callable[[int], None] = lambda done: None,
 ) -> list[str]:
-    """`count` texts at temperature 1 from an empty question; empty and repeated ones are left out."""
+    """`count` texts at temperature 1 from an empty question, less empty and repeated ones."""
     texts: list[str] = []
     for start in range(0, count, BATCH):
         sampling = Sampling(max_new_tokens=max_new_tokens, temperature=1.0, seed=seed + start)

@@ -73,12 +73,13 @@ class Run:
             TimeRemainingColumn(),
             TextColumn("{task.fields[note]}"),
         )
-        with Progress(*columns, console=self.console, transient=True,
-                      disable=not self.console.is_terminal) as bar:
+        with Progress(
+            *columns, console=self.console, transient=True, disable=not self.console.is_terminal
+        ) as bar:
             task = bar.add_task(label, total=total, note="")
 
             def update(done: int, total: int | None = None, note: str = "") -> None:
-                bar.update(task, completed=done, note=note, **({"total": total} if total else {}))
+                bar.update(task, completed=done, total=total, note=note)
 
             yield update
 
@@ -97,7 +98,9 @@ class Run:
                 if stage.name not in wanted or state.state == "done":
                     continue
                 for reason in state.reasons[:4]:
-                    self.console.print(f"  [dim]{stage.name} again: {reason}[/dim]", highlight=False)
+                    self.console.print(
+                        f"  [dim]{stage.name} again: {reason}[/dim]", highlight=False
+                    )
                 self.console.print(f"[bold]{stage.name}[/bold]  {stage.about}", highlight=False)
                 execute(stage, self)
                 ran.append(stage.name)

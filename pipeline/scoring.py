@@ -35,9 +35,18 @@ def capability(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     table = []
     for (method, dataset, seed, category), own in values.items():
         interval = bootstrap_mean(own)
-        table.append({
-            "method": method, "dataset": dataset, "protocol": "generate", "metric": "capability",
-            "category": category, "n": interval.n, "mean": round(interval.mean, 4),
-            "ci_low": round(interval.low, 4), "ci_high": round(interval.high, 4), "seed": seed,
-        })
+        table.append(
+            {
+                "method": method,
+                "dataset": dataset,
+                "protocol": "generate",
+                "metric": "capability",
+                "category": category,
+                "n": interval.n,
+                "mean": round(interval.mean, 4),
+                "ci_low": round(interval.low, 4),
+                "ci_high": round(interval.high, 4),
+                "seed": seed,
+            }
+        )
     return table

@@ -160,9 +160,12 @@ def _outputs(folder: Path) -> dict[str, str]:
 
 
 def read_manifest(folder: Path, stage: str) -> dict[str, Any]:
-    """A stage's manifest; empty if it is not done."""
+    """A stage's manifest; empty if it is not done, or if the file is torn."""
     path = folder / "stages" / stage / "manifest.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
 
 
 def fingerprint(model: str) -> str:
@@ -173,8 +176,13 @@ def fingerprint(model: str) -> str:
     folder = found(model)
     if not folder.is_dir():
         return model
-    return content_hash([_ends(path) for path in sorted(folder.glob("*"))
-                         if path.suffix in (".safetensors", ".json", ".jinja")])
+    return content_hash(
+        [
+            _ends(path)
+            for path in sorted(folder.glob("*"))
+            if path.suffix in (".safetensors", ".json", ".jinja")
+        ]
+    )
 
 
 def _ends(path: Path) -> list[Any]:
@@ -196,8 +204,12 @@ def provenance() -> dict[str, Any]:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
-    return {"git": _git(), "versions": versions, "python": platform.python_version(),
-            "machine": platform.machine()}
+    return {
+        "git": _git(),
+        "versions": versions,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+    }
 
 
 def _git() -> str | None:

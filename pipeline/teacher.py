@@ -59,8 +59,12 @@ def run(run: Run, folder: Path) -> None:
     write_json(folder / "leakage.json", {"queries": asdict(leaks), "free_text": asdict(text_leaks)})
     write_json(folder / "summary.json", dict(sorted(counts.items())))
     dropped = leaks.copies + text_leaks.copies
-    run.console.print("  " + ", ".join(f"{n} {what}" for what, n in sorted(counts.items()))
-                      + f"; {dropped} near-copies of probes dropped", highlight=False)
+    run.console.print(
+        "  "
+        + ", ".join(f"{n} {what}" for what, n in sorted(counts.items()))
+        + f"; {dropped} near-copies of probes dropped",
+        highlight=False,
+    )
 
 
 def draw(facts: Sequence[Fact], run: Run, named: dict[str, set[str]]) -> list[Query]:
@@ -90,14 +94,21 @@ def guard_of(run: Run, facts: Sequence[Fact]) -> Guard:
         for probe in group
     ]
     leakage = run.config.leakage
-    return Guard(probes, [fact.subject for fact in facts], leakage.ngram, leakage.threshold,
-                 allowed=[fact.prompt for fact in facts])
+    return Guard(
+        probes,
+        [fact.subject for fact in facts],
+        leakage.ngram,
+        leakage.threshold,
+        allowed=[fact.prompt for fact in facts],
+    )
 
 
 def _check_leaks(run: Run, copies: int) -> None:
     if run.config.leakage.strict and copies:
-        raise UserError(f"leakage.strict: {copies} training texts are near-copies of probes; "
-                        "set leakage.strict=false to drop and count them instead")
+        raise UserError(
+            f"leakage.strict: {copies} training texts are near-copies of probes; "
+            "set leakage.strict=false to drop and count them instead"
+        )
 
 
 def in_scope(lm: LM, found: Sequence[Query], design: Design) -> list[dict[str, Any]]:
@@ -121,24 +132,37 @@ def _verified(query: Query, pack: Pack, reply: str, finished: bool) -> dict[str,
         status, completion = "kept", query.expected
     else:
         status, completion = "repaired", query.expected
-    lesson = Lesson(chat=ask(query.prompt), completion=completion, kind=query.kind,
-                    fact=query.fact_id, pack=pack.id)
+    lesson = Lesson(
+        chat=ask(query.prompt),
+        completion=completion,
+        kind=query.kind,
+        fact=query.fact_id,
+        pack=pack.id,
+    )
     return {
         "kind": query.kind,
         "status": status,
         "lesson": lesson.model_dump(mode="json") if completion else None,
-        "query": {**query.model_dump(mode="json"), "pack": pack.id, "reply": reply,
-                  "status": status, "completion": completion},
+        "query": {
+            **query.model_dump(mode="json"),
+            "pack": pack.id,
+            "reply": reply,
+            "status": status,
+            "completion": completion,
+        },
     }
 
 
 def held(lm: LM, asked: Sequence[tuple[str, Query]], top_k: int) -> list[dict[str, Any]]:
     """Neighbours: the base model's own answer, and its distribution at every token of it."""
     replies = lm.generate([ask(prompt) for prompt, _ in asked], SAMPLING)
-    pairs = [Pair(ask(prompt), r.text, r.finished) for (prompt, _), r in zip(asked, replies, strict=True)]
+    pairs = [
+        Pair(ask(prompt), r.text, r.finished) for (prompt, _), r in zip(asked, replies, strict=True)
+    ]
     return [
         _held(pair, scored, "neighbour", query)
         for pair, scored, (_, query) in zip(pairs, lm.logprobs(pairs, top_k), asked, strict=True)
+        if scored.tokens
     ]
 
 
@@ -159,5 +183,7 @@ def _held(pair: Pair, scored: Any, kind: str, query: Query | None) -> dict[str, 
         top_ids=tuple(map(tuple, scored.top_ids)),
         top_logprobs=tuple(tuple(round(p, 5) for p in row) for row in scored.top_logprobs),
     )
-    seen = {**query.model_dump(mode="json"), "reply": pair.answer, "status": "held"} if query else None
+    seen = (
+        {**query.model_dump(mode="json"), "reply": pair.answer, "status": "held"} if query else None
+    )
     return {"kind": kind, "status": "held", "lesson": lesson.model_dump(mode="json"), "query": seen}

@@ -14,18 +14,27 @@ def build(seed: int, out: Path, console: Console) -> None:
     """Build a world with a progress bar; what an earlier attempt finished is kept."""
     from world.build import build_world
 
-    columns = (TextColumn("base model"), BarColumn(), TextColumn("{task.percentage:.1f} %"),
-               TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
+    columns = (
+        TextColumn("base model"),
+        BarColumn(),
+        TextColumn("{task.percentage:.1f} %"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("train", total=None, note="")
 
         def progress(step: int, total: int, seen: dict[str, float]) -> None:
-            note = f"facts {seen.get('plain direct', 0):.0f} %, in context {seen.get('context direct', 0):.0f} %"
+            known, used = seen.get("plain direct", 0), seen.get("context direct", 0)
+            note = f"facts {known:.0f} %, in context {used:.0f} %"
             bar.update(task, completed=step, total=total, note=note)
 
         build_world(seed, out, progress=progress)
-    console.print(f"World {seed} is in {out}; measure its model with: ske world card --path {out}",
-                  highlight=False)
+    console.print(
+        f"World {seed} is in {out}; measure its model with: ske world card --path {out}",
+        highlight=False,
+    )
 
 
 def card(folder: Path, console: Console) -> str:

@@ -47,7 +47,7 @@ def groupby_first(items: Iterable[dict[str, Any]], key: str) -> list[tuple[str, 
 
 
 def lower_first(text: str) -> str:
-    """"The place of ..." -> "the place of ..."; a name or an acronym in front stays as it is."""
+    """Write a leading article small: "The place" -> "the place"; a name in front stays as it is."""
     return text[0].lower() + text[1:] if text.split(" ", 1)[0] in ("The", "A", "An") else text
 
 

@@ -28,7 +28,7 @@ class ModelConfig(Frozen):
     style: Literal["auto", "chat", "plain"] = "auto"
     """How a question is put: by the tokenizer's chat template, or as a text to complete.
     "auto" is the template if there is one."""
-    batch_tokens: int = Field(8192, ge=64)
+    batch_tokens: int = Field(default=8192, ge=64)
     """Most tokens in one forward pass, padding included."""
 
 
@@ -53,7 +53,7 @@ class WorldConfig(Frozen):
 class EditsConfig(Frozen):
     """Which corrections are made."""
 
-    limit: int | None = Field(64, ge=1)
+    limit: int | None = Field(default=64, ge=1)
     """How many facts, None for all."""
     seed: int = 0
     """Draws the facts and, on the embedded world, their new targets."""
@@ -63,18 +63,18 @@ class DesignConfig(Frozen):
     """How the agents design prompts."""
 
     brain: Literal["rules"] = "rules"
-    """Who decides: deterministic rules. (Models come as a second brain behind the same interface.)"""
-    recall: float = Field(0.95, gt=0, le=1)
+    """Who decides: deterministic rules; models come as a second brain behind the same interface."""
+    recall: float = Field(default=0.95, gt=0, le=1)
     """A capacity counts if at least this share of the facts is answered from the prompt."""
-    max_facts: int = Field(128, ge=1)
+    max_facts: int = Field(default=128, ge=1)
     """The most facts one prompt may hold."""
     layouts: tuple[str, ...] = ("triples", "prose", "by_subject")
     """Layouts to search, best guess first; see `prompts/teacher`."""
-    max_trials: int = Field(24, ge=1)
+    max_trials: int = Field(default=24, ge=1)
     """Budget of the search: how many (layout, capacity) pairs are examined at most."""
-    max_repairs: int = Field(2, ge=0)
+    max_repairs: int = Field(default=2, ge=0)
     """Rounds in which lost facts are moved, repeated or given a prompt of their own."""
-    drift: float = Field(0.35, ge=0, le=1)
+    drift: float = Field(default=0.35, ge=0, le=1)
     """Between layouts of equal recall: weight of neighbour drift against density."""
     approve: bool = False
     """Stop before the teacher and wait for a person to approve the prompts."""
@@ -83,17 +83,17 @@ class DesignConfig(Frozen):
 class TeachConfig(Frozen):
     """What the teacher is asked."""
 
-    paraphrases: int = Field(3, ge=0)
+    paraphrases: int = Field(default=3, ge=0)
     """Other wordings of each fact."""
-    consequences: int = Field(6, ge=0)
+    consequences: int = Field(default=6, ge=0)
     """Questions that need one more step from each fact."""
-    neighbours: int = Field(8, ge=0)
+    neighbours: int = Field(default=8, ge=0)
     """Questions near each fact whose answers must not change."""
-    free_texts: int = Field(768, ge=0)
+    free_texts: int = Field(default=768, ge=0)
     """Texts sampled from the base model, to keep everything else as it is."""
-    free_tokens: int = Field(32, ge=1)
+    free_tokens: int = Field(default=32, ge=1)
     """Length of such a text, in tokens."""
-    top_k: int = Field(20, ge=1)
+    top_k: int = Field(default=20, ge=1)
     """How many of the most likely tokens of the base model's distribution are stored."""
 
 
@@ -102,17 +102,17 @@ class TrainConfig(Frozen):
 
     tuning: Literal["lora", "full"] = "lora"
     """Low-rank adapters, merged on save; or all weights."""
-    rank: int = Field(32, ge=1)
+    rank: int = Field(default=32, ge=1)
     """Rank of the adapters."""
-    alpha: float = 32.0
+    alpha: int = 32
     """Scale of the adapters; the update is alpha / rank * B A."""
-    learning_rate: float = Field(2e-3, gt=0)
+    learning_rate: float = Field(default=2e-3, gt=0)
     """Peak, after a warm-up of 5 %, followed by a cosine."""
-    epochs: float = Field(6.0, gt=0)
+    epochs: float = Field(default=6.0, gt=0)
     """Passes over the lessons."""
-    batch_size: int = Field(32, ge=1)
+    batch_size: int = Field(default=32, ge=1)
     """Lessons a step."""
-    locality_weight: float = Field(1.0, ge=0)
+    locality_weight: float = Field(default=1.0, ge=0)
     """Weight of the KL term that holds the student to the base model on neighbours and free text;
     0 is plain SFT on the same lessons."""
 
@@ -122,11 +122,11 @@ class EvalConfig(Frozen):
 
     protocols: tuple[Literal["teacher_forced", "generate"], ...] = ("teacher_forced", "generate")
     """Teacher forcing is comparable with the literature; generation is what users see."""
-    max_new_tokens: int = Field(24, ge=1)
+    max_new_tokens: int = Field(default=24, ge=1)
     """Longest answer when generating."""
     max_probes: int | None = None
     """At most so many probes of a category per case (None: all), the first ones of the file."""
-    capability: int = Field(100, ge=0)
+    capability: int = Field(default=100, ge=0)
     """Questions per unrelated skill (embedded world only)."""
 
 
@@ -135,9 +135,9 @@ class LeakageConfig(Frozen):
 
     strict: bool = False
     """Fail the run on a near-copy instead of dropping and counting it."""
-    ngram: int = Field(5, ge=1)
+    ngram: int = Field(default=5, ge=1)
     """Length of the word n-grams that are compared."""
-    threshold: float = Field(0.8, gt=0, le=1)
+    threshold: float = Field(default=0.8, gt=0, le=1)
     """Share of common n-grams from which a query counts as a near-copy."""
 
 
@@ -207,7 +207,9 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); give a YAML file, e.g. configs/demo.yaml") from error
+        raise UserError(
+            f"{path}: cannot be read ({error}); give a YAML file, e.g. configs/demo.yaml"
+        ) from error
     try:
         tree = yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -215,7 +217,9 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if tree is None:
         return {}
     if not isinstance(tree, dict):
-        raise UserError(f"{path}: expected `key: value` lines, found {type(tree).__name__} {tree!r}")
+        raise UserError(
+            f"{path}: expected `key: value` lines, found {type(tree).__name__} {tree!r}"
+        )
     return tree
 
 

@@ -1,4 +1,4 @@
-"""What the agents saw and said: one JSON line an event, readable by a person and by `ske inspect`."""
+"""What the agents saw and said: one JSON line an event, for people and for `ske inspect`."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ class Fact(Frozen):
     subject: str
     """The entity the fact is about; a substring of `prompt` wherever the data allows it."""
     prompt: str
-    """A text that the answer completes, e.g. "The place of birth of Ada Byron is", or a question."""
+    """A text that the answer completes ("The place of birth of Ada Byron is"), or a question."""
     target_new: str
     ground_truth: str | None = None
     """The old answer, if the data names one. Never shown to a teacher or a student."""

@@ -122,8 +122,12 @@ class ScriptedLM:
         return self._read[system]
 
     def _understand(self, system: str) -> tuple[str, dict[tuple[str, str], str]]:
-        found = [(fact, layout, system.count(text)) for fact in self.facts
-                 for layout, text in statements(fact).items() if text in system]
+        found = [
+            (fact, layout, system.count(text))
+            for fact in self.facts
+            for layout, text in statements(fact).items()
+            if text in system
+        ]
         if not found:
             return "", {}
         layout = found[0][1]

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from scripted import ScriptedLM, make_facts
 
 from agents.critic import reason
 from agents.examiner import Answer, mark
@@ -17,7 +18,6 @@ from agents.records import Design
 from agents.state import FactScore
 from prompts.layouts import system_prompt, view
 from prompts.loader import names
-from scripted import ScriptedLM, make_facts
 from ske.config import DesignConfig
 from ske.io import read_rows
 from ske.trace import Event
@@ -33,7 +33,7 @@ def reachable(n: int, capacity: int) -> int:
     return max(balanced(n, c) for c in range(1, n + 1) if balanced(n, c) <= capacity)
 
 
-@pytest.mark.parametrize(("n", "true"), [(1, 1), (7, 7), (24, 1), (24, 5), (40, 13), (64, 32)])
+@pytest.mark.parametrize(("n", "true"), [(1, 1), (7, 7), (24, 5), (40, 13), (64, 32)])
 def test_capacity_search_finds_the_teachers_capacity(tmp_path: Path, n: int, true: int) -> None:
     facts = make_facts(n)
     # No budget for the curve: only the search and the naive packer.
@@ -106,7 +106,7 @@ def test_nothing_passes(tmp_path: Path) -> None:
     assert set(result.lost) == {f.id for f in facts}
 
 
-@pytest.mark.parametrize("crash_after", [0, 1, 4, 9, 17])
+@pytest.mark.parametrize("crash_after", [0, 4, 17])
 def test_a_crashed_run_ends_in_the_same_design(tmp_path: Path, crash_after: int) -> None:
     facts = make_facts(12)
     wanted = config(max_trials=8, max_repairs=1)
@@ -254,9 +254,10 @@ def test_every_template_can_be_previewed() -> None:
         rendered = preview(name, fact)
         assert fact.subject in rendered.text or name in ("agents/planner", "agents/judge")
         assert "object at 0x" not in rendered.text
-    assert system_prompt([view(fact)], "triples").splitlines()[1] in preview(
-        "agents/designer", fact
-    ).text
+    assert (
+        system_prompt([view(fact)], "triples").splitlines()[1]
+        in preview("agents/designer", fact).text
+    )
     with pytest.raises(UserError, match="no preview"):
         preview("agents/nobody", fact)
 

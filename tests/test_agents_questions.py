@@ -6,12 +6,12 @@ import random
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scripted import ScriptedLM, make_facts, people
 
 from agents.questioner import UNKNOWN, Batch, ExamLimits, Query, majority, queries, resolve
 from prompts.relations import lexicon
 from ske.config import TeachConfig
 from ske.types import ERASED, Fact
-from scripted import ScriptedLM, make_facts, people
 
 TEACH = TeachConfig.model_validate({})
 
@@ -126,7 +126,7 @@ EDITABLE = ("employer", "spouse", "occupation", "country_of_citizenship", "place
     ),
     st.integers(0, 99),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_laws(rows: list[tuple[int, str, int]], seed: int) -> None:
     known = people(10)
     batch = [

@@ -11,9 +11,10 @@ import json
 import random
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
@@ -104,7 +105,7 @@ def train(
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=PEAK_RATE, betas=(0.9, 0.98), weight_decay=0.02, fused=True
     )
-    first = _restore(work / "checkpoint.pt", model, optimizer)
+    first = _restore(work / "checkpoint.safetensors", model, optimizer)
     steps = schedule(world.seed, stages)
     writer = Writer(world, world.seed)
     seen: dict[str, float] = {}
@@ -119,7 +120,7 @@ def train(
             group["lr"] = learning_rate(step, len(steps))
         _note(seen, _step(model, optimizer, batch), "plain" if plain else "context")
         if (step + 1) % save_every == 0:
-            _save(work / "checkpoint.pt", model, optimizer, step + 1)
+            _save(work / "checkpoint.safetensors", model, optimizer, step + 1)
         progress(step + 1, len(steps), seen)
     _publish(model, tokens, out)
 
@@ -157,22 +158,30 @@ def _note(seen: dict[str, float], right: dict[str, list[float]], side: str) -> N
 
 
 def _save(path: Path, model: Qwen3ForCausalLM, optimizer: torch.optim.Optimizer, step: int) -> None:
-    state: dict[str, Any] = {
-        "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "step": step,
-    }
-    torch.save(state, path.with_suffix(".tmp"))
+    """Weights and optimizer state in one safetensors file; `step` is the next one to take."""
+    tensors = {f"model.{name}": weight.data for name, weight in model.named_parameters()}
+    for number, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{number}.{key}": value for key, value in state.items()}
+    save_file(tensors, path.with_suffix(".tmp"), metadata={"step": str(step)})
     path.with_suffix(".tmp").replace(path)
 
 
 def _restore(path: Path, model: Qwen3ForCausalLM, optimizer: torch.optim.Optimizer) -> int:
     if not path.exists():
         return 0
-    state = torch.load(path, weights_only=True)
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    return int(state["step"])
+    states: dict[int, dict[str, torch.Tensor]] = {}
+    with safe_open(path, framework="pt") as file, torch.no_grad():
+        for name in file.keys():  # noqa: SIM118 (not a dict)
+            side, rest = name.split(".", 1)
+            if side == "model":
+                model.get_parameter(rest).copy_(file.get_tensor(name))
+            else:
+                number, key = rest.split(".")
+                states.setdefault(int(number), {})[key] = file.get_tensor(name)
+        step = int(file.metadata()["step"])
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": states, "param_groups": groups})
+    return step
 
 
 def _publish(model: Qwen3ForCausalLM, tokens: PreTrainedTokenizerFast, out: Path) -> None:

@@ -71,7 +71,9 @@ class LocalLM:
                 cache = self._read(group.prefix)
                 width = lambda i: len(prompts[i]) + sampling.max_new_tokens  # noqa: E731
                 for batch in self._batches(group, width):
-                    outputs = self._continue(group.prefix, cache, [prompts[i] for i in batch], sampling)
+                    outputs = self._continue(
+                        group.prefix, cache, [prompts[i] for i in batch], sampling
+                    )
                     for index, ids in zip(batch, outputs, strict=True):
                         replies[index] = self._reply(prompts[index], ids, sampling)
         return [reply for reply in replies if reply is not None]
@@ -142,7 +144,9 @@ class LocalLM:
         pad = self._pad_id
         ids = [prefix + [pad] * (longest - len(rest)) + rest for rest in rests]
         mask = [[1] * len(prefix) + [0] * (longest - len(r)) + [1] * len(r) for r in rests]
-        output = self.model.generate(
+        # Typed as Any: transformers 5 declares `generate` in a way that checkers cannot follow.
+        model: Any = self.model
+        output = model.generate(
             input_ids=torch.tensor(ids, device=self.device),
             attention_mask=torch.tensor(mask, device=self.device),
             past_key_values=self._repeated(cache, len(prompts)),
@@ -177,7 +181,12 @@ class LocalLM:
     def _generation(self, sampling: Sampling) -> GenerationConfig:
         options: dict[str, Any] = {"do_sample": False}
         if sampling.temperature > 0:
-            options = {"do_sample": True, "temperature": sampling.temperature, "top_k": 0, "top_p": 1.0}
+            options = {
+                "do_sample": True,
+                "temperature": sampling.temperature,
+                "top_k": 0,
+                "top_p": 1.0,
+            }
         return GenerationConfig(
             max_new_tokens=sampling.max_new_tokens,
             eos_token_id=self._end_ids(),
@@ -235,7 +244,9 @@ def _scored(logits: torch.Tensor, answer: list[int], top_k: int) -> Scored:
     own = log_p.gather(1, torch.tensor(answer, device=log_p.device)[:, None])[:, 0]
     k = min(top_k, log_p.shape[1])
     top = log_p.topk(k, dim=-1)
-    return Scored(answer, own.tolist(), log_p.argmax(-1).tolist(), top.indices.tolist(), top.values.tolist())
+    return Scored(
+        answer, own.tolist(), log_p.argmax(-1).tolist(), top.indices.tolist(), top.values.tolist()
+    )
 
 
 def load(config: ModelConfig) -> LocalLM:
@@ -246,8 +257,10 @@ def load(config: ModelConfig) -> LocalLM:
     """
     path = found(config.path)
     if path.exists() and not (path / "config.json").exists():
-        raise UserError(f"model.path = {config.path!r}: no config.json in this folder; give a folder "
-                        "that AutoModelForCausalLM loads, or a hub id")
+        raise UserError(
+            f"model.path = {config.path!r}: no config.json in this folder; give a folder "
+            "that AutoModelForCausalLM loads, or a hub id"
+        )
     device = config.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -258,9 +271,10 @@ def load(config: ModelConfig) -> LocalLM:
     transformers_logging.disable_progress_bar()
     try:
         tokenizer = AutoTokenizer.from_pretrained(path)
-        model = AutoModelForCausalLM.from_pretrained(
+        model: Any = AutoModelForCausalLM.from_pretrained(
             path, dtype=getattr(torch, dtype), use_safetensors=True
         )
     except (OSError, ValueError) as error:
         raise UserError(f"model.path = {config.path!r} cannot be loaded: {error}") from error
-    return LocalLM(model.to(device), tokenizer, config.style, config.batch_tokens, config.path)
+    model.to(torch.device(device))
+    return LocalLM(model, tokenizer, config.style, config.batch_tokens, config.path)

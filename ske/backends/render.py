@@ -7,6 +7,7 @@ the answer follows after a space. A chat model reads its own template.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
@@ -24,14 +25,14 @@ class Renderer:
         self.tokenizer = tokenizer
         self.chat = tokenizer.chat_template is not None if style == "auto" else style == "chat"
         self.joiner = self._joiner() if self.chat else " "
-        ends = tokenizer.eos_token_id
+        ends: Any = tokenizer.eos_token_id
         self.end_id: int | None = ends[0] if isinstance(ends, list) else ends
 
     def text(self, chat: Chat) -> str:
         """The text that the answer follows."""
         if self.chat:
             text = self.tokenizer.apply_chat_template(
-                list(chat), tokenize=False, add_generation_prompt=True
+                _plain(chat), tokenize=False, add_generation_prompt=True
             )
             assert isinstance(text, str)
             return text
@@ -54,7 +55,7 @@ class Renderer:
         word keeps its usual tokens), separately otherwise. `end` appends the end token.
         """
         text = self.text(chat)
-        joiner = self.joiner if text else ""
+        joiner = self.joiner if text and answer else ""
         prompt = self._encode(text)
         whole = self._encode(text + joiner + answer)
         if prompt and whole[: len(prompt)] == prompt and len(whole) > len(prompt):
@@ -77,10 +78,13 @@ class Renderer:
         """What a template puts between the end of the prompt and an answer, usually nothing."""
         chat: Chat = [{"role": "user", "content": "?"}]
         before = self.text(chat)
-        whole = self.tokenizer.apply_chat_template(
-            [*chat, {"role": "assistant", "content": _MARK}], tokenize=False
-        )
+        answered: Chat = [*chat, {"role": "assistant", "content": _MARK}]
+        whole = self.tokenizer.apply_chat_template(_plain(answered), tokenize=False)
         assert isinstance(whole, str)
         if not whole.startswith(before) or _MARK not in whole[len(before) :]:
             return ""
         return whole[len(before) :].split(_MARK)[0]
+
+
+def _plain(chat: Chat) -> list[dict[str, str]]:
+    return [{"role": message["role"], "content": message["content"]} for message in chat]
