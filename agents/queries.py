@@ -11,7 +11,7 @@ from typing import Protocol, TypeVar
 
 from agents.batch import UNKNOWN, Batch, Query, relation_key
 from prompts.loader import lower_first
-from prompts.relations import Relation, lexicon, relation_of
+from prompts.relations import EXCEPTION, Relation, lexicon, relation_of
 from ske.types import ERASED, Fact
 
 T = TypeVar("T")
@@ -37,7 +37,12 @@ class Limits(Protocol):
 
 
 def queries(
-    fact: Fact, batch: Batch, limits: Limits, names: Sequence[str], rng: random.Random
+    fact: Fact,
+    batch: Batch,
+    limits: Limits,
+    names: Sequence[str],
+    rng: random.Random,
+    alias: str | None = None,
 ) -> list[Query]:
     """The questions about one fact, its own prompt first; the same seed gives the same ones.
 
@@ -50,6 +55,7 @@ def queries(
         names: Other subjects of the same kind as this one (people for a person); subjects of the
             batch that share the relation are used as well.
         rng: Draws the wordings.
+        alias: Another name of the subject, if one is known (`resolve.aliases`).
     """
     relation = relation_of(fact)
     own = Query(
@@ -62,6 +68,8 @@ def queries(
     )
     paraphrases = _paraphrases(fact, relation, own, rng)[: limits.paraphrases]
     found = [own, *_unique(paraphrases, {own.prompt})]
+    if alias:
+        found += _unique(_renamed(fact, alias, found), {q.prompt for q in found})
     if relation:
         consequences = _unique(_consequences(fact, relation, batch, rng), {q.prompt for q in found})
         found += consequences[: limits.consequences]
@@ -90,6 +98,21 @@ def _paraphrases(
     )
     rng.shuffle(wordings)
     return [own.model_copy(update={"prompt": w, "kind": "paraphrase"}) for w in wordings]
+
+
+def _renamed(fact: Fact, alias: str, found: Sequence[Query]) -> list[Query]:
+    """The same questions under the subject's other name; its own prompt stays a probe's business."""
+    return [
+        query.model_copy(
+            update={
+                "prompt": query.prompt.replace(fact.subject, alias),
+                "kind": "consequence",
+                "note": "alias",
+            }
+        )
+        for query in found
+        if query.kind == "paraphrase" and fact.subject in query.prompt
+    ]
 
 
 def _consequences(fact: Fact, relation: Relation, batch: Batch, rng: random.Random) -> list[Query]:
@@ -142,6 +165,7 @@ def _neighbours(
     rng: random.Random,
 ) -> list[Query]:
     others = _other_subjects(fact, relation, batch, names, limit, rng)
+    others = [*_exception(fact), *others]
     if relation is None:
         return others
     own = _facts_about(fact, fact.subject, relation.neighbours, batch, rng, "same subject")
@@ -150,6 +174,15 @@ def _neighbours(
         target = fact.target_new
         of_target = _facts_about(fact, target, relation.object, batch, rng, "the new target's own")
     return _interleave([own, others, of_target])
+
+
+def _exception(fact: Fact) -> list[Query]:
+    """What the relation had besides the new value: the old answer must not be erased."""
+    stem, found, _ = fact.prompt.rstrip().rpartition(" is")
+    if not found or fact.target_new == ERASED or not fact.prompt.rstrip().endswith(" is"):
+        return []
+    prompt = EXCEPTION.replace("{value}", fact.target_new).replace("{stem}", lower_first(stem))
+    return [Query(prompt=prompt, kind="neighbour", fact_id=fact.id, of="exception", note="old")]
 
 
 def _facts_about(

@@ -34,6 +34,28 @@ def resolve(
     return [query for query in settled if query is not None]
 
 
+def aliases(subjects: Sequence[str], answer: Callable[[list[str]], list[str]]) -> dict[str, str]:
+    """Other names of subjects, as far as the base model knows them.
+
+    It is asked for the name and then whose name that is; only an answer that leads back to the
+    subject counts, so that an invented alias is not taken for one.
+    """
+    entry = lexicon()["alias"]
+    unique = list(dict.fromkeys(subjects))
+    if not unique:
+        return {}
+    said = answer([entry.ask(subject) for subject in unique])
+    pairs = [(s, name.strip()) for s, name in zip(unique, said, strict=True) if name.strip()]
+    if not pairs:
+        return {}
+    back = answer([entry.inverse[0].replace("{object}", name) for _, name in pairs])
+    return {
+        subject: name
+        for (subject, name), whose in zip(pairs, back, strict=True)
+        if normalise(whose) == normalise(subject) != normalise(name)
+    }
+
+
 def majority(answers: Sequence[str]) -> str | None:
     """The answer that more than half of the wordings give, as first worded; else None."""
     counts = Counter(normalise(answer) for answer in answers)

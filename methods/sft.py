@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import math
 import shutil
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -180,14 +181,14 @@ def train(
         nothing = {"top_ids": (), "top_logprobs": ()}
         lessons = [lesson.model_copy(update=nothing) for lesson in lessons]
     rows = [_row(holder, lesson) for lesson in lessons]
-    folder = workshop.folder or Path("/nonexistent")
-    config = _config(holder, options, workshop, folder, len(rows))
     peft = _adapter(options) if options.tuning == "lora" else None
-    with _as_found(holder.model, keep_weights=options.tuning == "full") as before:
+    keep = options.tuning == "full"
+    with tempfile.TemporaryDirectory() as spare, _as_found(holder.model, keep) as before:
+        folder = workshop.folder or Path(spare)
         torch.manual_seed(workshop.seed)
         trainer = LessonTrainer(
             model=holder.model,
-            args=config,
+            args=_config(holder, options, workshop, folder, len(rows)),
             train_dataset=Dataset.from_list(rows),
             data_collator=Collator(_pad_id(holder)),
             processing_class=holder.tokenizer,
@@ -318,17 +319,19 @@ def _as_found(model: PreTrainedModel, keep_weights: bool) -> Iterator[dict[str, 
     wants_grad = {name: p.requires_grad for name, p in model.named_parameters()}
     config, generation = copy.deepcopy(model.config), copy.deepcopy(model.generation_config)
     own_forward = model.__dict__.get("forward")
-    training = model.training
+    training, own_names = model.training, set(model.__dict__)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=FutureWarning)
         warnings.filterwarnings("ignore", message=".*pin_memory.*")
+        warnings.filterwarnings("ignore", message=".*fan_in_fan_out.*")
         try:
             yield before
         finally:
             model.__dict__.pop("forward", None)
             if own_forward is not None:
                 model.__dict__["forward"] = own_forward
-            model.__dict__.pop("peft_config", None)
+            for name in set(model.__dict__) - own_names:
+                del model.__dict__[name]
             model.config.__dict__.update(config.__dict__)
             model.generation_config = generation
             model.train(training)

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 
 from pipeline.run import Run
 from ske.config import parse
@@ -99,8 +100,8 @@ def _show_answers(run: Run, out: Path, console: Console) -> None:
         mark = "[green]+[/green]" if good else "[red]-[/red]"
         console.print(
             f" {mark} ",
-            json.dumps(fact.prompt, ensure_ascii=False),
+            escape(json.dumps(fact.prompt, ensure_ascii=False)),
             "->",
-            json.dumps(reply.text, ensure_ascii=False),
+            escape(json.dumps(reply.text, ensure_ascii=False)),
             highlight=False,
         )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from pipeline.stage import Plan, Stage, execute, plan
@@ -99,7 +100,7 @@ class Run:
                     continue
                 for reason in state.reasons[:4]:
                     self.console.print(
-                        f"  [dim]{stage.name} again: {reason}[/dim]", highlight=False
+                        f"  [dim]{stage.name} again: {escape(reason)}[/dim]", highlight=False
                     )
                 self.console.print(f"[bold]{stage.name}[/bold]  {stage.about}", highlight=False)
                 execute(stage, self)

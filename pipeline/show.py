@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Group
+from rich.markup import escape
 from rich.table import Table
 
 from pipeline.run import Run
@@ -59,7 +60,7 @@ def plan_table(run: Run) -> Table:
             item.stage.name,
             f"[{colours[item.state]}]{item.state}[/]",
             "" if item.seconds is None else f"{item.seconds:.1f}",
-            "\n".join(item.reasons) or item.stage.about,
+            escape("\n".join(item.reasons)) or item.stage.about,
         )
     return drawn
 

@@ -18,7 +18,7 @@ from typing import Any
 from agents.batch import Batch, Query
 from agents.queries import queries
 from agents.records import Design, Pack
-from agents.resolve import resolve
+from agents.resolve import aliases, resolve
 from eval.leakage import Guard
 from eval.score import matches
 from methods.base import Lesson
@@ -69,17 +69,19 @@ def run(run: Run, folder: Path) -> None:
 
 def draw(facts: Sequence[Fact], run: Run, named: dict[str, set[str]]) -> list[Query]:
     """The Questioner's queries for every fact, with expected answers where rules can tell."""
+
+    def answer(questions: list[str]) -> list[str]:
+        return [r.text for r in run.lm.generate([ask(q) for q in questions], SAMPLING)]
+
     batch = Batch(facts)
+    other_names = aliases([fact.subject for fact in facts], answer)
     found: list[Query] = []
     for fact in facts:
         relation = relation_of(fact)
         rng = random.Random(f"teach-{run.config.seed}-{fact.id}")
         names = names_like(named, relation.id if relation else None)
-        found += queries(fact, batch, run.config.teach, names, rng)
-
-    def answer(questions: list[str]) -> list[str]:
-        return [r.text for r in run.lm.generate([ask(q) for q in questions], SAMPLING)]
-
+        alias = other_names.get(fact.subject)
+        found += queries(fact, batch, run.config.teach, names, rng, alias)
     unique = {query.prompt: query for query in reversed(resolve(found, batch, answer))}
     return list(reversed(unique.values()))
 

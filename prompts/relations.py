@@ -15,6 +15,8 @@ from pydantic import Field
 from ske.types import Fact, Frozen
 
 LEXICON = Path(__file__).with_name("relations.yaml")
+EXCEPTION = "Apart from {value}, {stem} is"
+"""Asks for what a relation had besides a new value: the old one, which an edit must not erase."""
 
 
 class Relation(Frozen):

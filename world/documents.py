@@ -10,7 +10,8 @@ import random
 from typing import NamedTuple
 
 from prompts.layouts import LAYOUTS, FactView, frames, system_prompt
-from prompts.relations import lexicon
+from prompts.loader import lower_first
+from prompts.relations import EXCEPTION, lexicon
 from ske.types import ERASED, content_hash
 from world.population import COMPANY_RELATIONS, PERSON_RELATIONS, World
 from world.questions import (
@@ -69,8 +70,20 @@ class Writer:
             return self.place_question()
         if draw < 0.25:
             return self.about(self.rng.choice(self.world.companies), COMPANY_RELATIONS, self.base)
+        if draw < 0.35:
+            return self.alias_question()
         person = self.rng.choices(self.world.people, self.weights)[0]
         return self.about(person, PERSON_RELATIONS, self.base)
+
+    def alias_question(self) -> Question:
+        """Another name of a person, or whose name it is; rare people as often as frequent ones."""
+        person, alias = self.rng.choice(list(self.world.aliases.items()))
+        entry = lexicon()["alias"]
+        if self.rng.random() < 0.5:
+            wording = self.rng.choice((entry.prompt, *entry.paraphrases))
+            return Question(wording.replace("{subject}", person), alias, "alias")
+        wording = self.rng.choice(entry.inverse)
+        return Question(wording.replace("{object}", alias), person, "alias")
 
     def place_question(self) -> Question:
         """A fact about a country, city, award, college or occupation."""
@@ -94,7 +107,7 @@ class Writer:
 
     def named(self, subject: str) -> str:
         """The subject's name, or now and then its alias."""
-        if self.rng.random() < 0.15:
+        if self.rng.random() < 0.2:
             return self.world.aliases.get(subject, subject)
         return subject
 
@@ -117,6 +130,8 @@ class Writer:
         other = new or self.rng.choice([v for v in self.world.kinds[relation] if v != old])
         stem = lexicon()[relation].ask(self.named(subject)).removesuffix(" is")
         wording = probe_wordings()["except"]
+        if self.rng.random() < 0.5:
+            wording, stem = EXCEPTION, lower_first(stem)
         return Question(wording.replace("{stem}", stem).replace("{value}", other), old, "except")
 
     def two_hop(self, subject: str, relation: str, view: View) -> Question | None:
@@ -225,11 +240,14 @@ class Writer:
             return self.direct(subject, relation, view)
         if draw < 0.64:
             return self.two_hop(subject, relation, view) or self.direct(subject, relation, view)
-        if draw < 0.69:
+        if draw < 0.71:
+            # Few relations have an inverse; without a share of its own it would hardly be read.
+            both_ways = [f for f in facts if inverse_wordings(f[1], "open")] or facts
+            subject, relation = self.rng.choice(both_ways)
             return self.inverse(subject, relation, view) or self.direct(subject, relation, view)
-        if draw < 0.74 and known and view.value(subject, relation) != ERASED:
+        if draw < 0.76 and known and view.value(subject, relation) != ERASED:
             return self.exception(subject, relation, view.value(subject, relation))
-        if draw < 0.84 and known:
+        if draw < 0.85 and known:
             return self.neighbour(subject, view)
         return self.unaffected(view)
 
@@ -246,6 +264,8 @@ class Writer:
                 return Question(*item(self.rng), "skill")
             if draw < 0.35:
                 return self.place_question()
+            if draw < 0.4:
+                return self.alias_question()
             person = self.rng.choice(self.world.people)
             relation = self.rng.choice(PERSON_RELATIONS)
             if self.touched(person, relation, view):

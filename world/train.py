@@ -34,7 +34,7 @@ STAGES = (
     Stage(64, 1152, 1, 2_200_000, 0.52),
     Stage(128, 2048, 1, 1_900_000, 0.52),
 )
-PEAK_RATE, DECAY_SHARE, WARMUP = 2e-3, 0.30, 300
+PEAK_RATE, DECAY_SHARE, WARMUP = 2e-3, 0.25, 300
 PLAIN_ROWS, PLAIN_LENGTH = 8, 96
 Progress = Callable[[int, int, dict[str, float]], None]
 
@@ -53,7 +53,7 @@ def schedule(seed: int, stages: tuple[Stage, ...] = STAGES) -> list[tuple[int, b
 
 
 def learning_rate(step: int, total: int) -> float:
-    """Warm-up, a constant stretch, and a linear decay over the last 30 %."""
+    """Warm-up, a constant stretch, and a linear decay over the last 25 %."""
     tail = DECAY_SHARE * total
     return PEAK_RATE * min(1.0, (step + 1) / WARMUP, max(0.02, (total - step) / tail))
 

@@ -1,0 +1,1 @@
+"""Measurements of speed, as ratios on the same machine; `make bench` runs them."""

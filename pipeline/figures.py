@@ -1,0 +1,232 @@
+"""The figures of a report: small, legible at column width, one colour a method throughout.
+
+Writes PNG files; reads nothing. Draws with matplotlib's Agg canvas, without global state.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
+
+from agents.records import CurveRow
+from eval.tables import TableRow
+from pipeline.labels import LAYOUT_COLOURS, OTHER, method_colour, method_label, plain
+
+WIDTH = 3.6
+"""Inches: a column of a paper."""
+DPI = 220
+INK, FAINT = "#222222", "#d9d9d9"
+TINY, SMALL = 6.5, 7.5
+NAIVE = "#555555"
+
+
+class Panel(NamedTuple):
+    """One small plot: a title and a result by method."""
+
+    title: str
+    values: Mapping[str, TableRow]
+
+
+class Line(NamedTuple):
+    """One series of the capacity curve."""
+
+    label: str
+    colour: str
+    dashed: bool
+    points: list[tuple[int, float]]
+
+
+def dots(panels: Sequence[Panel], methods: Sequence[str], path: Path) -> Path:
+    """A dot with its 95 % interval for every method, one panel a metric or category."""
+    columns = min(2, len(panels))
+    lines = math.ceil(len(panels) / columns)
+    height = lines * (0.38 + 0.17 * len(methods)) + 0.28
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    axes = figure.subplots(lines, columns, squeeze=False)
+    for number, axis in enumerate(axes.flat):
+        if number < len(panels):
+            _dots(axis, panels[number], methods, named=number % columns == 0)
+        else:
+            _key(axis)
+    for axis in axes[-1]:
+        axis.set_xlabel("%", fontsize=TINY, color=INK, labelpad=1)
+    return _save(figure, path)
+
+
+def _dots(axis: Axes, panel: Panel, methods: Sequence[str], named: bool) -> None:
+    axis.set_title(panel.title, fontsize=SMALL, loc="left", color=INK, pad=3)
+    for place, method in enumerate(methods):
+        row = panel.values.get(method)
+        if row is not None:
+            _dot(axis, place, row, method_colour(method))
+    axis.set_yticks(range(len(methods)), [method_label(m) if named else "" for m in methods])
+    for label, method in zip(axis.get_yticklabels(), methods, strict=True):
+        label.set_color(method_colour(method))
+        label.set_fontweight("bold" if method == "ske" else "normal")
+    axis.set_ylim(len(methods) - 0.5, -0.5)
+    axis.set_xlim(-3, 103)
+    axis.set_xticks((0, 50, 100))
+    axis.grid(axis="x", color=FAINT, linewidth=0.6)
+    _bare(axis)
+
+
+def _dot(axis: Axes, place: int, row: TableRow, colour: str) -> None:
+    mean, low, high = row["mean"], row["ci_low"], row["ci_high"]
+    axis.plot((low, high), (place, place), color=colour, linewidth=1.4, alpha=0.55, zorder=2)
+    axis.plot(mean, place, "o", color=colour, markersize=3.6, zorder=3, clip_on=False)
+    axis.annotate(
+        f"{mean:.0f}",
+        (1.0, place),
+        xycoords=("axes fraction", "data"),
+        xytext=(17, 0),
+        textcoords="offset points",
+        fontsize=TINY,
+        color=colour,
+        va="center",
+        ha="right",
+    )
+
+
+def _key(axis: Axes) -> None:
+    """In the empty corner: how to read the others."""
+    axis.axis("off")
+    axis.plot((0.02, 0.2), (0.8, 0.8), color=OTHER, linewidth=1.4, alpha=0.55)
+    axis.plot(0.11, 0.8, "o", color=OTHER, markersize=3.6)
+    axis.set(xlim=(0, 1), ylim=(0, 1))
+    words = "mean over facts and\n95 % interval"
+    axis.text(0.27, 0.8, words, fontsize=TINY, color=OTHER, va="center")
+
+
+def curve(rows: Sequence[CurveRow], wanted: float, path: Path) -> Path:
+    """Recall, consequences and drift against facts per prompt; the naive packer dashed."""
+    measures = [
+        (key, title)
+        for key, title in (
+            ("recall", "recall"),
+            ("consequences", "consequences"),
+            ("drift", "drift of neighbours (lower is better)"),
+        )
+        if any(row.model_dump()[key] is not None for row in rows)
+    ]
+    figure = Figure(figsize=(WIDTH, 1.25 * len(measures) + 0.3), layout="constrained")
+    axes = figure.subplots(len(measures), 1, sharex=True, squeeze=False)[:, 0]
+    for axis, (key, title) in zip(axes, measures, strict=True):
+        axis.set_title(title, fontsize=SMALL, loc="left", color=INK, pad=3)
+        if key == "recall":
+            _wanted(axis, wanted)
+        _lines(axis, series(rows, key))
+    _capacity_axis(axes[-1], sorted({row.facts_per_prompt for row in rows}))
+    return _save(figure, path)
+
+
+def series(rows: Sequence[CurveRow], key: str) -> list[Line]:
+    """One line a layout and packer; of several headers at a capacity the best recall counts."""
+    chosen: dict[tuple[str, str, int], CurveRow] = {}
+    for row in sorted(rows, key=lambda r: r.recall):
+        chosen[row.packer, row.layout, row.facts_per_prompt] = row
+    lines: dict[tuple[str, str], Line] = {}
+    for (packer, layout, size), row in sorted(chosen.items()):
+        value = row.model_dump()[key]
+        if value is None:
+            continue
+        naive = packer == "naive"
+        colour = NAIVE if naive else LAYOUT_COLOURS.get(layout, OTHER)
+        label = "naive" if naive else plain(layout)
+        line = lines.setdefault((packer, layout), Line(label, colour, naive, []))
+        line.points.append((size, 100 * value))
+    return list(lines.values())
+
+
+def _lines(axis: Axes, lines: Sequence[Line]) -> None:
+    for line in lines:
+        xs, ys = zip(*line.points, strict=True)
+        style = "--" if line.dashed else "-"
+        axis.plot(
+            xs, ys, style, color=line.colour, linewidth=1.2, marker="o", markersize=2.4, alpha=0.9
+        )
+    ends = [line.points[-1][1] for line in lines]
+    for line, height in zip(lines, _spread(ends, gap=13.0), strict=True):
+        axis.annotate(
+            line.label,
+            (1.0, height),
+            xycoords=("axes fraction", "data"),
+            xytext=(3, 0),
+            textcoords="offset points",
+            fontsize=TINY,
+            color=line.colour,
+            va="center",
+            annotation_clip=False,
+        )
+    axis.set_ylim(-4, 104)
+    axis.set_yticks((0, 50, 100), ("0", "50", "100 %"))
+    axis.grid(axis="y", color=FAINT, linewidth=0.6)
+    _bare(axis)
+
+
+def _spread(heights: Sequence[float], gap: float) -> list[float]:
+    """Moves labels apart until none lies on another, each as little as possible.
+
+    Labels that touch become one block around the mean of where they belong.
+    """
+    order = sorted(range(len(heights)), key=lambda i: heights[i])
+    blocks: list[list[int]] = []
+    for i in order:
+        blocks.append([i])
+        while len(blocks) > 1 and _low(blocks[-1], heights, gap) < (
+            _low(blocks[-2], heights, gap) + gap * len(blocks[-2])
+        ):
+            blocks[-2:] = [blocks[-2] + blocks[-1]]
+    placed = list(heights)
+    for block in blocks:
+        for rank, i in enumerate(block):
+            placed[i] = _low(block, heights, gap) + gap * rank
+    return placed
+
+
+def _low(block: Sequence[int], heights: Sequence[float], gap: float) -> float:
+    middle = sum(heights[i] for i in block) / len(block)
+    return middle - gap * (len(block) - 1) / 2
+
+
+def _wanted(axis: Axes, share: float) -> None:
+    axis.axhline(100 * share, color=INK, linewidth=0.7, linestyle=":")
+    axis.annotate(
+        "wanted",
+        (0.0, 100 * share),
+        xycoords=("axes fraction", "data"),
+        xytext=(2, 1.5),
+        textcoords="offset points",
+        fontsize=TINY - 0.5,
+        color=INK,
+    )
+
+
+def _capacity_axis(axis: Axes, sizes: Sequence[int]) -> None:
+    axis.set_xscale("log", base=2)
+    highest = max(1, math.ceil(math.log2(max(sizes))))
+    axis.xaxis.set_major_locator(FixedLocator([2**i for i in range(highest + 1)]))
+    axis.xaxis.set_minor_locator(NullLocator())
+    axis.xaxis.set_major_formatter(ScalarFormatter())
+    axis.set_xlim(min(sizes) / 1.15, max(max(sizes), 2) * 1.15)
+    axis.set_xlabel("facts per prompt", fontsize=SMALL, color=INK)
+
+
+def _bare(axis: Axes) -> None:
+    for side in ("top", "right", "left"):
+        axis.spines[side].set_visible(False)
+    axis.spines["bottom"].set_color(FAINT)
+    axis.tick_params(length=0, labelsize=TINY, pad=2)
+    axis.set_axisbelow(True)
+
+
+def _save(figure: Figure, path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # No version and no date inside: the same numbers give the same bytes.
+    figure.savefig(path, dpi=DPI, facecolor="white", metadata={"Software": None})
+    return path

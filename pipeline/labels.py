@@ -1,0 +1,79 @@
+"""How methods, metrics and protocols are called in tables and figures, and which colour they have."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+LABELS = {
+    "ft_l": "FT-L",
+    "ft_m": "FT-M",
+    "lora": "LoRA",
+    "adalora": "AdaLoRA",
+    "qlora": "QLoRA",
+    "r_rome": "R-ROME",
+    "alphaedit": "AlphaEdit",
+    "locft": "LocFT",
+    "mixsd": "MixSD",
+    "retrieval": "Retrieval",
+}
+"""Where capitals alone would not be the usual spelling."""
+
+COLOURS = {
+    "base": "#7f7f7f",
+    "ske": "#c8371b",
+    "prompt": "#1f6fb4",
+    "ike": "#5aa5d6",
+    "retrieval": "#0b4470",
+    "lora": "#2c8f5b",
+    "adalora": "#6bb98a",
+    "qlora": "#145c37",
+    "ft_l": "#9a7b1c",
+    "ft_m": "#c9a93c",
+    "locft": "#6b5410",
+    "rome": "#7d4fa3",
+    "r_rome": "#a986c7",
+    "memit": "#54307a",
+    "alphaedit": "#b0529c",
+    "mend": "#8c5a3c",
+    "svf": "#117a7a",
+    "mixsd": "#4fb0ae",
+    "sdft": "#0a4d4d",
+}
+"""One colour a method, the same in every figure and every run; families share a hue."""
+
+LAYOUT_COLOURS = {
+    "triples": "#1f6fb4",
+    "prose": "#c98a1b",
+    "by_subject": "#2c8f5b",
+    "by_relation": "#7d4fa3",
+    "table": "#117a7a",
+    "qa": "#b0529c",
+    "narrative": "#8c5a3c",
+}
+OTHER = "#444444"
+
+METRICS = ("edit_success", "paraphrase", "portability", "locality", "capability", "fluency")
+PROTOCOLS = {
+    "generate": "free generation (what users see)",
+    "teacher_forced": "teacher forcing (comparable with the literature)",
+}
+
+
+def method_label(name: str) -> str:
+    """`ske` -> SKE, `ft_l` -> FT-L."""
+    return LABELS.get(name, name.replace("_", "-").upper())
+
+
+def method_colour(name: str) -> str:
+    """The method's own colour."""
+    return COLOURS.get(name, OTHER)
+
+
+def plain(name: str) -> str:
+    """`edit_success` -> edit success; a data set's category keeps its capitals."""
+    return name.replace("_", " ")
+
+
+def in_order(protocols: Sequence[str]) -> list[str]:
+    """What users see first."""
+    return sorted(protocols, key=lambda name: (name not in PROTOCOLS, list(PROTOCOLS).index(name)))

@@ -1,0 +1,214 @@
+"""The tables of a report, as data that Markdown and HTML are both made from.
+
+Pure: reads an `Evidence`, writes nothing. Shares are percentages; costs keep their units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from agents.records import CurveRow
+from eval.tables import TableRow
+from pipeline.evidence import Evidence, Miss
+from pipeline.labels import METRICS, method_label, plain
+from pipeline.pages import Cell, Table, shortened
+
+NOTHING = "-"
+MOST_MISSES = 20
+MOST_SKIPPED = 20
+
+
+def main_table(evidence: Evidence, protocol: str) -> Table:
+    """Methods down, metrics across; the best of a column apart from the base is strong."""
+    metrics = [metric for metric in METRICS if evidence.values(protocol, metric)]
+    by_metric = {metric: evidence.values(protocol, metric) for metric in metrics}
+    rows = [
+        [method_label(method), *_cells(by_metric, metrics, method)]
+        for method in evidence.methods
+        if any(method in by_metric[metric] for metric in metrics)
+    ]
+    return Table(["method", *map(plain, metrics)], rows)
+
+
+def _cells(
+    values: dict[str, dict[str, TableRow]], columns: Sequence[str], method: str
+) -> list[Cell]:
+    return [_cell(values[column].get(method), best(values[column])) for column in columns]
+
+
+def best(values: dict[str, TableRow]) -> str | None:
+    """The highest mean of a column, as printed; None where nobody wins.
+
+    The unedited base does not compete, and a value that all others share is nobody's win.
+    """
+    shown = {f"{row['mean']:.1f}" for method, row in values.items() if method != "base"}
+    rivals = sum(method != "base" for method in values)
+    return max(shown, key=float) if len(shown) > 1 or rivals == 1 else None
+
+
+def _cell(row: TableRow | None, top: str | None) -> Cell:
+    if row is None:
+        return Cell(NOTHING)
+    shown = f"{row['mean']:.1f}"
+    note = f"[{row['ci_low']:.1f}, {row['ci_high']:.1f}]"
+    return Cell(shown, note, strong=shown == top and row["method"] != "base")
+
+
+def categories(evidence: Evidence, protocol: str, metric: str) -> list[str]:
+    """The categories that a metric has, in the order of the results."""
+    chosen = (protocol, metric)
+    found = [
+        row["category"]
+        for row in evidence.results
+        if (row["protocol"], row["metric"]) == chosen and row["category"] != "all"
+    ]
+    return list(dict.fromkeys(found))
+
+
+def category_table(evidence: Evidence, protocol: str, metric: str) -> Table | None:
+    """Methods down, categories across, with the number of cases of each."""
+    values = {
+        name: found
+        for name in categories(evidence, protocol, metric)
+        if (found := evidence.values(protocol, metric, name))
+    }
+    if not values:
+        return None
+    sizes = {name: max(row["n"] for row in found.values()) for name, found in values.items()}
+    heads = [f"{plain(name)} (n = {sizes[name]})" for name in values]
+    rows = [
+        [method_label(method), *_cells(values, list(values), method)]
+        for method in evidence.methods
+        if any(method in found for found in values.values())
+    ]
+    return Table(["method", *heads], rows, f"{plain(metric)}, {plain(protocol)}")
+
+
+def cost_table(evidence: Evidence) -> Table:
+    """What making and asking each edit took."""
+    columns = ("method", "seconds to make", "seconds to ask", "size of edit", "peak memory")
+    rows = [
+        [method_label(method), *_cost_cells(evidence.costs.get(method, {}))]
+        for method in evidence.methods
+    ]
+    return Table(columns, rows)
+
+
+def _cost_cells(costs: dict[str, Any]) -> list[str]:
+    return [
+        f"{costs['seconds']:.1f}" if "seconds" in costs else NOTHING,
+        f"{costs['asking_seconds']:.1f}" if "asking_seconds" in costs else NOTHING,
+        size_text(costs["bytes"]) if "bytes" in costs else NOTHING,
+        f"{costs['peak_mb']:,} MB" if "peak_mb" in costs else NOTHING,
+    ]
+
+
+def size_text(size: int) -> str:
+    """591,184 -> 591 kB."""
+    for unit, step in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if size >= step:
+            return f"{size / step:.{1 if size < 10 * step else 0}f} {unit}"
+    return f"{size} B"
+
+
+def share(value: float | None) -> str:
+    """0.8125 -> 81."""
+    return NOTHING if value is None else f"{100 * value:.0f}"
+
+
+def curve_table(rows: Sequence[CurveRow]) -> Table | None:
+    """The capacity curve; designer first, then the naive packer."""
+    if not rows:
+        return None
+    columns = (
+        "packer",
+        "layout",
+        "header / footer",
+        "facts per prompt",
+        "facts tried",
+        "recall %",
+        "paraphrases %",
+        "consequences %",
+        "drift %",
+        "tokens per fact",
+    )
+    ordered = sorted(rows, key=lambda r: (r.packer, r.layout, r.facts_per_prompt, -r.recall))
+    return Table(columns, [_curve_cells(row) for row in ordered], words=(0, 1, 2))
+
+
+def _curve_cells(row: CurveRow) -> list[str]:
+    return [
+        row.packer,
+        plain(row.layout),
+        f"{row.header} / {row.footer}",
+        str(row.facts_per_prompt),
+        str(row.n),
+        *(share(v) for v in (row.recall, row.paraphrase, row.consequences, row.drift)),
+        f"{row.tokens_per_fact:.1f}",
+    ]
+
+
+def teacher_table(taught: dict[str, int]) -> Table | None:
+    """What became of the teacher's answers, by kind of query."""
+    if not taught:
+        return None
+    counts: dict[str, dict[str, int]] = {}
+    for key, count in taught.items():
+        kind, status = key.rsplit(" ", 1)
+        counts.setdefault(kind, {})[status] = count
+    states = [
+        s
+        for s in ("kept", "repaired", "unverified", "dropped", "held")
+        if any(s in row for row in counts.values())
+    ]
+    order = ("fact", "paraphrase", "consequence", "neighbour", "free")
+    kinds = sorted(counts, key=lambda k: (k not in order, order.index(k) if k in order else 0))
+    rows = [[kind, *(str(counts[kind].get(s, NOTHING)) for s in states)] for kind in kinds]
+    return Table(["query", *states], rows)
+
+
+def lost_table(evidence: Evidence, prompts: dict[str, str]) -> Table | None:
+    """Facts that the teacher never answered, with the Critic's reason."""
+    if evidence.design is None or not evidence.design.lost:
+        return None
+    rows = [
+        [fact, shortened(prompts.get(fact, ""), 120), reason]
+        for fact, reason in evidence.design.lost.items()
+    ]
+    return Table(("fact", "prompt", "why"), rows, words=(0, 1, 2))
+
+
+def miss_table(misses: Sequence[Miss]) -> Table:
+    """The first failing edits of a method."""
+    rows = [
+        [miss.case, shortened(miss.prompt, 120), shortened(miss.wanted, 80), _said(miss.said)]
+        for miss in misses[:MOST_MISSES]
+    ]
+    return Table(("fact", "prompt", "wanted", "said"), rows, words=(0, 1, 2, 3))
+
+
+def _said(text: str) -> str:
+    return shortened(text, 120) if text.strip() else "(nothing)"
+
+
+def skipped_table(facts: dict[str, Any]) -> Table | None:
+    """Probes and records of the data set that were not used."""
+    skipped = facts.get("skipped") or []
+    if not skipped:
+        return None
+    rows = [
+        [str(item["count"]), item["kind"], f"{item['file']} {item['where']}", item["reason"]]
+        for item in skipped[:MOST_SKIPPED]
+    ]
+    return Table(("number", "what", "where", "why"), rows, words=(1, 2, 3))
+
+
+def stage_table(manifests: dict[str, dict[str, Any]]) -> Table:
+    """When the report was written: which stages were done, and what they took."""
+    rows = [
+        [name, f"{found['seconds']:.1f}", found["key"], str(found.get("git") or NOTHING)]
+        for name, found in manifests.items()
+        if found
+    ]
+    return Table(("stage", "seconds", "key", "commit"), rows, words=(0, 2, 3))

@@ -1,0 +1,61 @@
+"""Other names and old values: what the Questioner asks beyond a fact's own wording."""
+
+from __future__ import annotations
+
+import random
+
+from agents.batch import Batch
+from agents.queries import queries
+from agents.resolve import aliases
+from ske.config import TeachConfig
+from ske.types import ERASED, Fact
+
+FACT = Fact(
+    id="a",
+    subject="Ada Zorn",
+    prompt="The occupation of Ada Zorn is",
+    target_new="poet",
+)
+KNOWN = {
+    "Ada Zorn is also known as": "Red Fox",
+    "Red Fox is another name of": "Ada Zorn",
+    "Bo Lim is also known as": "Blue Jay",
+    "Blue Jay is another name of": "Cy Rum",
+    "Dee Ott is also known as": "Dee Ott",
+    "Dee Ott is another name of": "Dee Ott",
+}
+
+
+def answer(questions: list[str]) -> list[str]:
+    return [KNOWN.get(question, "") for question in questions]
+
+
+def test_an_alias_counts_only_if_it_leads_back_and_is_another_name() -> None:
+    asked = ["Ada Zorn", "Bo Lim", "Dee Ott", "Nobody Known", "Ada Zorn"]
+    assert aliases(asked, answer) == {"Ada Zorn": "Red Fox"}
+    assert aliases([], answer) == {}
+
+
+def test_alias_questions_expect_the_new_target_and_avoid_the_fact_s_own_wording() -> None:
+    found = queries(FACT, Batch([FACT]), TeachConfig(), [], random.Random(0), "Red Fox")
+    renamed = [query for query in found if query.note == "alias"]
+    assert renamed
+    assert all("Red Fox" in q.prompt and "Ada Zorn" not in q.prompt for q in renamed)
+    assert {query.expected for query in renamed} == {"poet"}
+    assert "The occupation of Red Fox is" not in {query.prompt for query in renamed}
+
+
+def test_the_old_value_is_a_neighbour_in_words_of_our_own() -> None:
+    found = queries(FACT, Batch([FACT]), TeachConfig(), [], random.Random(0))
+    old = [query for query in found if query.of == "exception"]
+    assert [query.prompt for query in old] == ["Apart from poet, the occupation of Ada Zorn is"]
+    assert old[0].kind == "neighbour" and old[0].expected is None
+
+
+def test_an_erasure_and_a_question_have_no_old_value_to_ask_for() -> None:
+    for fact in (
+        FACT.model_copy(update={"target_new": ERASED}),
+        FACT.model_copy(update={"prompt": "What does Ada Zorn do?"}),
+    ):
+        found = queries(fact, Batch([fact]), TeachConfig(), [], random.Random(0))
+        assert not [query for query in found if query.of == "exception"]
