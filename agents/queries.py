@@ -165,15 +165,14 @@ def _neighbours(
     rng: random.Random,
 ) -> list[Query]:
     others = _other_subjects(fact, relation, batch, names, limit, rng)
-    others = [*_exception(fact), *others]
     if relation is None:
-        return others
+        return _interleave([others, _exception(fact)])
     own = _facts_about(fact, fact.subject, relation.neighbours, batch, rng, "same subject")
     of_target: list[Query] = []
     if fact.target_new != ERASED:
         target = fact.target_new
         of_target = _facts_about(fact, target, relation.object, batch, rng, "the new target's own")
-    return _interleave([own, others, of_target])
+    return _interleave([own, others, of_target, _exception(fact)])
 
 
 def _exception(fact: Fact) -> list[Query]:

@@ -81,7 +81,10 @@ def compare(
 
 def _run(config: Config, folder: Path, stage: str | None) -> None:
     _check_methods(config.methods)
+    _check_methods(list(config.options))
     this = Run(config, folder)
+    if any(item.state != "done" for item in this.plan()):
+        _check_options(config)
     ran = this.execute(stage)
     if not ran:
         out_console.print(f"Nothing to do: every stage of {folder} is done.", highlight=False)
@@ -102,6 +105,17 @@ def _check_methods(names: tuple[str, ...] | list[str]) -> None:
     unknown = [name for name in names if name not in METHODS]
     if unknown:
         raise UserError(f"unknown method {unknown[0]!r}; there are: {', '.join(METHODS)}")
+
+
+def _check_options(config: Config) -> None:
+    """Refuse bad options of any method before anything heavy runs."""
+    from methods.base import Workshop
+    from methods.table import build
+
+    if "ske" in config.options:
+        raise UserError("options.ske: the student's options are the keys of `train`")
+    for name in config.methods:
+        build(name, config.options.get(name, {}), Workshop())
 
 
 @app.command()

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 
 from pipeline.run import Run
-from ske.config import parse
+from ske.config import Config, apply, parse
 from ske.facts import read_facts
 from ske.types import UserError
 
@@ -21,11 +22,11 @@ def edit_model(
     """Edit a model; the folder `out` becomes a checkpoint, `out/run` says how it was made.
 
     Raises:
-        UserError: bad facts (all of them listed), an unknown method, one that changes no weights,
-            or a folder that holds something else. Nothing has been written then.
+        UserError: bad facts (all of them listed), an unknown method, a model that cannot be loaded
+            or a folder that holds something else: nothing has been written then. Also a method
+            that changes no weights: its edit stays in `out/run`.
     """
     from methods.table import METHODS
-    from ske.config import _apply
 
     if method not in METHODS or method == "base":
         raise UserError(
@@ -33,19 +34,25 @@ def edit_model(
         )
     _check_target(out)
     check_facts(facts)
-    tree: dict[str, object] = {}
-    for override in overrides:
-        _apply(tree, override)
-    tree["model"] = {**tree.get("model", {}), "path": model}  # type: ignore[dict-item]
-    tree["data"] = {"path": str(facts.resolve())}
-    tree["edits"] = {"limit": None, **tree.get("edits", {})}  # type: ignore[dict-item]
-    tree["methods"] = ["base", method]
-    config = parse(tree, "ske edit")
-    run = Run(config, out / "run")
+    run = Run(_config(model, facts, method, overrides), out / "run")
+    _ = run.lm  # A model that cannot be loaded is found before anything is written.
     run.execute("train" if method == "ske" else "edit")
     _publish(run, method, out)
     console.print(f"Edited model: {out}  (how it was made: {out}/run)", highlight=False)
     _show_answers(run, out, console)
+
+
+def _config(model: str, facts: Path, method: str, overrides: list[str]) -> Config:
+    """The configuration of a run that edits all facts of the file with one method."""
+    tree: dict[str, Any] = {"model": {}, "edits": {}}
+    for override in overrides:
+        apply(tree, override)
+    tree["data"] = {"path": str(facts.resolve())}
+    tree["methods"] = ["base", method]
+    if isinstance(tree["model"], dict) and isinstance(tree["edits"], dict):
+        tree["model"]["path"] = model
+        tree["edits"].setdefault("limit", None)
+    return parse(tree, "ske edit")
 
 
 def check_facts(path: Path) -> None:

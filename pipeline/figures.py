@@ -190,8 +190,8 @@ def _spread(heights: Sequence[float], gap: float) -> list[float]:
 
 
 def _low(block: Sequence[int], heights: Sequence[float], gap: float) -> float:
-    middle = sum(heights[i] for i in block) / len(block)
-    return middle - gap * (len(block) - 1) / 2
+    middle, size = sum(heights[i] for i in block) / len(block), gap * (len(block) - 1)
+    return max(0.0, min(100 - size, middle - size / 2))
 
 
 def _wanted(axis: Axes, share: float) -> None:

@@ -7,10 +7,8 @@ Texts of models are shown as texts: never as markup, neither here nor there.
 from __future__ import annotations
 
 import difflib
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.rule import Rule
@@ -19,11 +17,22 @@ from rich.text import Text
 
 from pipeline import pages
 from pipeline.facts import read_facts
-from pipeline.labels import in_order, method_label, plain
+from pipeline.labels import counted, method_label, plain
 from pipeline.pages import shortened
 from pipeline.run import Run
 from pipeline.sheets import share
 from pipeline.stories import Chronicle, Heard, Probe, Story, around, chronicle, stories
+from pipeline.telling import (
+    TRIAL_COLUMNS,
+    failing,
+    heard_text,
+    lesson_counts,
+    lesson_rows,
+    methods_of,
+    protocols_of,
+    trial_cells,
+    where,
+)
 from ske.io import write_text
 from ske.types import UserError
 
@@ -66,41 +75,9 @@ def _grid(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> 
     return drawn
 
 
-TRIAL_COLUMNS = (
-    "",
-    "purpose ",
-    "layout ",
-    "packer ",
-    "facts/prompt",
-    "tried",
-    "recall %",
-    "conseq. %",
-    "drift %",
-    "tokens/fact",
-    "verdict ",
-)
-
-
 def _trials(found: Chronicle) -> Table:
     rows = [trial_cells(number, trial) for number, trial in enumerate(found.trials)]
-    return _grid(f"{len(rows)} trials", TRIAL_COLUMNS, rows)
-
-
-def trial_cells(number: int, trial: Any) -> list[str]:
-    """A trial as texts."""
-    row = trial.row
-    verdict = "chosen" if trial.chosen else ("enough" if trial.passed else "too little")
-    return [
-        str(number),
-        row["purpose"],
-        row["layout"],
-        row["packer"],
-        str(row["facts_per_prompt"]),
-        str(row["n"]),
-        *(share(row[key]) for key in ("recall", "consequences", "drift")),
-        f"{row['tokens_per_fact']:.1f}",
-        verdict,
-    ]
+    return _grid(counted(len(rows), "trial"), TRIAL_COLUMNS, rows)
 
 
 def _packs(found: Chronicle) -> Table:
@@ -118,25 +95,28 @@ def _packs(found: Chronicle) -> Table:
         for pack in packs[:MOST_PACKS]
     ]
     columns = ("prompt ", "facts", "layout ", "header / footer ", "recall %", "tokens")
-    return _grid(f"{len(packs)} prompts{more} (texts in stages/design/prompts)", columns, rows)
+    return _grid(
+        f"{counted(len(packs), 'prompt')}{more} (texts in stages/design/prompts)", columns, rows
+    )
 
 
 def _lost(found: Chronicle, prompts: dict[str, str]) -> Table:
     lost = list(found.design.lost.items())
     more = f", the first {MOST_LOST}" if len(lost) > MOST_LOST else ""
     rows = [(fact, shortened(prompts.get(fact, ""), 60), why) for fact, why in lost[:MOST_LOST]]
-    return _grid(f"{len(lost)} facts lost{more}", ("fact ", "prompt ", "why "), rows)
+    return _grid(f"{counted(len(lost), 'fact')} lost{more}", ("fact ", "prompt ", "why "), rows)
 
 
 def _counts(found: Chronicle) -> Text:
     told = ", ".join(f"{role} {count}" for role, count in found.counts.most_common())
-    return Text(f"\nThe trace: {sum(found.counts.values())} events ({told})\n")
+    return Text(f"\nThe trace: {counted(sum(found.counts.values()), 'event')} ({told})\n")
 
 
 def _roles(found: Chronicle) -> Group:
     parts: list[RenderableType] = []
     for role in found.roles:
-        name = f"{role.role} ({role.brain}, {role.template or 'no prompt'}), {role.count} times"
+        origin = f"{role.brain}, {role.template or 'no prompt'}"
+        name = f"{role.role} ({origin}), {counted(role.times, 'time')}"
         parts += [
             Rule(Text(name), align="left", style="dim"),
             Text("asked     ", style="bold").append(_line(role.asked), style="not bold"),
@@ -189,20 +169,6 @@ def _fact_head(story: Story) -> Group:
     return Group(head, *lost, Text(""))
 
 
-def where(story: Story) -> str:
-    """Which prompt, and which place in it."""
-    pack = story.pack
-    if pack is None:
-        return "In no prompt."
-    place = pack.fact_ids.index(story.fact.id) + 1
-    again = ", stated a second time at the end" if story.fact.id in pack.repeated else ""
-    return (
-        f"{pack.id}, fact {place} of {len(pack.fact_ids)}{again}; layout {pack.layout}, "
-        f"header {pack.header}, footer {pack.footer}; recall {share(pack.recall)} %, "
-        f"{pack.tokens} tokens"
-    )
-
-
 def _fact_prompt(story: Story) -> Group:
     parts: list[RenderableType] = [Text(f"Packed in {where(story)}", style="bold")]
     if story.pack is not None:
@@ -216,7 +182,7 @@ def _fact_exam(story: Story) -> Table:
         (row["kind"], row["question"], row["answer"], row["expected"] or "-", _ok(row["ok"]))
         for row in story.exam.rows
     ]
-    title = f"Examined in {story.exam.count} prompts; the last exam under its own"
+    title = f"Examined in {counted(story.exam.prompts, 'prompt')}; the last exam under its own"
     return _grid(title, ("kind ", "asked ", "answered ", "expected ", "right "), rows)
 
 
@@ -229,42 +195,13 @@ def _fact_queries(story: Story) -> Table:
         (row["kind"], row["prompt"], row["reply"], row.get("expected") or "-", row["status"])
         for row in story.queries
     ]
-    title = f"{len(rows)} queries to the teacher"
+    title = f"Asked of the teacher: {len(rows)}"
     return _grid(title, ("kind ", "asked ", "answered ", "expected ", "became "), rows)
-
-
-def lesson_counts(story: Story) -> str:
-    """3 paraphrase, 1 fact, ..."""
-    counts = Counter(row["kind"] for row in story.lessons)
-    return ", ".join(f"{n} {kind}" for kind, n in counts.most_common()) or "none"
-
-
-def lesson_rows(story: Story) -> list[tuple[str, str, str, str]]:
-    """Kind, question, what the student learns to say, and how."""
-    return [
-        (
-            row["kind"],
-            row["chat"][-1]["content"],
-            row["completion"],
-            "the distribution" if row.get("ids") else "the text",
-        )
-        for row in story.lessons
-    ]
 
 
 def _fact_lessons(story: Story) -> Table:
     title = f"Trained on {lesson_counts(story)}"
     return _grid(title, ("kind ", "asked ", "to say ", "held to "), lesson_rows(story))
-
-
-def protocols_of(told: Sequence[Story]) -> list[str]:
-    """Those that any probe was asked under."""
-    return in_order(list({p for s in told for probe in s.probes for _, p in probe.answers}))
-
-
-def methods_of(told: Sequence[Story]) -> list[str]:
-    """Those that answered, in the order of the rows."""
-    return list(dict.fromkeys(m for s in told for probe in s.probes for m, _ in probe.answers))
 
 
 def _fact_probes(probes: Sequence[Probe], protocol: str) -> Table:
@@ -285,13 +222,6 @@ def _heard(heard: Heard | None) -> Text:
     return Text(heard_text(heard), style={1.0: "green", None: "yellow"}.get(heard.score, "red"))
 
 
-def heard_text(heard: Heard) -> str:
-    """What was said; under teacher forcing, the share of right tokens."""
-    if heard.text:
-        return shortened(heard.text, 120)
-    return "error" if heard.score is None else f"{100 * heard.score:.0f} %"
-
-
 def page(run: Run) -> Path:
     """Write `inspect.html`: the overview, and every fact to unfold, with a filter.
 
@@ -299,7 +229,7 @@ def page(run: Run) -> Path:
         UserError: the run has no finished design.
     """
     found, told = chronicle(run), stories(run)
-    first = [protocol for protocol in protocols_of(told)[:1]]
+    first = protocols_of(told)[:1]
     methods = methods_of(told)
     text = pages.page(
         "inspect.html.j2",
@@ -321,19 +251,9 @@ def page(run: Run) -> Path:
             "heard": heard_text,
             "label": method_label,
             "plain": plain,
+            "counted": counted,
         },
     )
     path = run.folder / "inspect.html"
     write_text(path, text)
     return path
-
-
-def failing(story: Story, protocols: Sequence[str]) -> list[str]:
-    """Methods whose edit of this fact did not take; the base has none."""
-    own = [probe for probe in story.probes if probe.metric == "edit_success"]
-    return [
-        method
-        for probe in own
-        for (method, protocol), heard in probe.answers.items()
-        if protocol in protocols and method != "base" and heard.score != 1
-    ]

@@ -1,4 +1,4 @@
-"""How methods, metrics and protocols are called in tables and figures, and which colour they have."""
+"""What methods, metrics and protocols are called in tables and figures, and their colours."""
 
 from __future__ import annotations
 
@@ -72,6 +72,11 @@ def method_colour(name: str) -> str:
 def plain(name: str) -> str:
     """`edit_success` -> edit success; a data set's category keeps its capitals."""
     return name.replace("_", " ")
+
+
+def counted(number: int, noun: str) -> str:
+    """1 fact, 2 facts."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def in_order(protocols: Sequence[str]) -> list[str]:

@@ -11,12 +11,13 @@ from typing import Any
 from agents.records import CurveRow
 from eval.tables import TableRow
 from pipeline.evidence import Evidence, Miss
-from pipeline.labels import METRICS, method_label, plain
+from pipeline.labels import METRICS, counted, method_label, plain
 from pipeline.pages import Cell, Table, shortened
 
 NOTHING = "-"
 MOST_MISSES = 20
 MOST_SKIPPED = 20
+MOST_LOST = 20
 
 
 def main_table(evidence: Evidence, protocol: str) -> Table:
@@ -28,7 +29,9 @@ def main_table(evidence: Evidence, protocol: str) -> Table:
         for method in evidence.methods
         if any(method in by_metric[metric] for metric in metrics)
     ]
-    return Table(["method", *map(plain, metrics)], rows)
+    sizes = [max(row["n"] for row in by_metric[metric].values()) for metric in metrics]
+    counts = ", ".join(f"{plain(m)} {n}" for m, n in zip(metrics, sizes, strict=True))
+    return Table(["method", *map(plain, metrics)], rows, f"Cases: {counts}")
 
 
 def _cells(
@@ -172,11 +175,14 @@ def lost_table(evidence: Evidence, prompts: dict[str, str]) -> Table | None:
     """Facts that the teacher never answered, with the Critic's reason."""
     if evidence.design is None or not evidence.design.lost:
         return None
+    lost = list(evidence.design.lost.items())
     rows = [
-        [fact, shortened(prompts.get(fact, ""), 120), reason]
-        for fact, reason in evidence.design.lost.items()
+        [fact, shortened(prompts.get(fact, ""), 120), reason] for fact, reason in lost[:MOST_LOST]
     ]
-    return Table(("fact", "prompt", "why"), rows, words=(0, 1, 2))
+    more = f", the first {MOST_LOST}" if len(lost) > MOST_LOST else ""
+    return Table(
+        ("fact", "prompt", "why"), rows, counted(len(lost), "fact") + more, words=(0, 1, 2)
+    )
 
 
 def miss_table(misses: Sequence[Miss]) -> Table:

@@ -66,10 +66,17 @@ def ingredients(stage: Stage, config: Config, folder: Path) -> dict[str, Any]:
     if "model" in stage.keys:
         parts["model weights"] = fingerprint(config.model.path)
     if "data" in stage.keys and config.data.path is not None:
-        parts["data file"] = file_hash(found(config.data.path))
+        parts["data file"] = _hash_of(found(config.data.path))
+    if "world" in stage.keys and config.data.path is None:
+        parts["world file"] = _hash_of(found(config.world.path) / "world.json")
     for need in stage.needs:
         parts[f"output of {need}"] = read_manifest(folder, need).get("output")
     return parts
+
+
+def _hash_of(path: Path) -> str | None:
+    """A file's hash; None if it is missing, which the stage that reads it will report."""
+    return file_hash(path) if path.is_file() else None
 
 
 def plan(stages: tuple[Stage, ...], config: Config, folder: Path) -> list[Plan]:

@@ -29,7 +29,7 @@ class Role(NamedTuple):
     role: str
     brain: str
     template: str
-    count: int
+    times: int
     asked: str
     answered: str
     notes: list[str]
@@ -48,7 +48,7 @@ class Tried(NamedTuple):
 class Exam(NamedTuple):
     """How a fact did under the prompt it ended up in."""
 
-    count: int
+    prompts: int
     """How many prompts were examined with this fact in them, over all trials."""
     rows: list[dict[str, Any]]
 
@@ -212,7 +212,9 @@ def _exams(run: Run, packs: dict[str, Pack], mark: str | None) -> dict[str, Exam
             ours = fact in packs and event.variables.get("system") == packs[fact].system
             if ours:
                 final.add(fact)
-            exams[fact] = Exam(before.count + 1, own if ours or fact not in final else before.rows)
+            exams[fact] = Exam(
+                before.prompts + 1, own if ours or fact not in final else before.rows
+            )
     return exams
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from ske.types import Frozen, UserError
 
@@ -160,6 +160,12 @@ class Config(Frozen):
     eval: EvalConfig = EvalConfig()
     leakage: LeakageConfig = LeakageConfig()
 
+    @field_validator("methods")
+    @classmethod
+    def _base_first(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        """Locality is measured against the base model, so it is always asked, and first."""
+        return tuple(dict.fromkeys(("base", *names)))
+
 
 ROOT = Path(__file__).resolve().parent.parent
 """The checkout: what a configuration names relatively is looked for here, too."""
@@ -180,7 +186,7 @@ def load(path: Path, overrides: list[str] | None = None) -> Config:
     """
     tree = _read_yaml(path)
     for override in overrides or []:
-        _apply(tree, override)
+        apply(tree, override)
     return parse(tree, str(path))
 
 
@@ -223,7 +229,12 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return tree
 
 
-def _apply(tree: dict[str, Any], override: str) -> None:
+def apply(tree: dict[str, Any], override: str) -> None:
+    """Put one `key.path=value` into a tree of plain values.
+
+    Raises:
+        UserError: it is not written like that, or a parent of the key is no section.
+    """
     key, separator, text = override.partition("=")
     if not separator or not key.strip():
         raise UserError(f"--set {override!r}: write it as key.path=value, e.g. edits.limit=16")

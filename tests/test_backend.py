@@ -194,9 +194,7 @@ def test_a_prompt_that_would_merge_with_the_answer_keeps_its_tokens() -> None:
 def test_an_empty_prompt_starts_from_the_begin_or_end_token(begin: bool) -> None:
     tokens = tiny.tokenizer(begin=begin)
     renderer = Renderer(tokens)
-    assert renderer.prompt_ids(ask("")) == [
-        tokens.bos_token_id if begin else tokens.eos_token_id
-    ]
+    assert renderer.prompt_ids(ask("")) == [tokens.bos_token_id if begin else tokens.eos_token_id]
     assert renderer.decode(renderer.answer_ids(ask(""), "London")) == "London"
 
 

@@ -51,9 +51,7 @@ def row(**changes: object) -> str:
 
 
 def rows(count: int) -> list[str]:
-    return [
-        row(prompt=f"The capital of Ruria {n} is", subject=f"Ruria {n}") for n in range(count)
-    ]
+    return [row(prompt=f"The capital of Ruria {n} is", subject=f"Ruria {n}") for n in range(count)]
 
 
 # -- ske edit ---------------------------------------------------------------------------------
@@ -110,8 +108,8 @@ def test_facts_are_shown_as_they_are_written(ske, tmp_path: Path) -> None:
         ({"--set": "train.rnk=3"}, ["'train.rnk'", "did you mean 'rank'"]),
         ({"--set": "train.rank"}, ["'train.rank'", "key.path=value"]),
         ({"--set": "train.rank=0"}, ["train.rank = 0"]),
-        ({"--set": "model=3"}, ["model", "3"]),
-        ({"--set": "edits=all"}, ["edits", "all"]),
+        ({"--set": "model=3"}, ["ske edit: model = 3"]),
+        ({"--set": "edits=all"}, ["ske edit: edits = 'all'"]),
         ({"--model": "full"}, ["'full'", "config.json"]),
         ({"--model": "./nowhere/at/all"}, ["./nowhere/at/all", "cannot be loaded"]),
     ],
@@ -130,6 +128,34 @@ def test_bad_options_of_edit(
     for part in expected:
         assert part in said.err
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_the_everyday_job(ske, tmp_path: Path, model_folder: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    facts = facts_file(tmp_path, row(), row(prompt="The employer of Ada is", subject="Ada"))
+    few = ["--set", "options.lora.epochs=30", "--set", "options.lora.learning_rate=0.01"]
+    command = ["edit", "--model", model_folder, "--facts", facts, "--method", "lora", *few]
+    said = ske(*command, "--out", "edited")
+    assert said.code == 0, said.err
+    assert "answers 2 of 2 facts" in said.out
+    edited = AutoModelForCausalLM.from_pretrained(tmp_path / "edited").state_dict()
+    base = AutoModelForCausalLM.from_pretrained(model_folder).state_dict()
+    changed = {name for name in base if not torch.equal(base[name], edited[name])}
+    assert changed
+    assert all("_proj" in name for name in changed)
+    assert ske(*command, "--out", "edited").code == 0  # again: nothing is done twice
+
+
+def test_a_method_that_changes_no_weights_makes_no_model(
+    ske, tmp_path: Path, model_folder: Path
+) -> None:
+    facts = facts_file(tmp_path, row())
+    command = ["edit", "--model", model_folder, "--facts", facts, "--method", "prompt"]
+    said = ske(*command, "--out", "edited")
+    assert (said.code, "'prompt' changes no weights" in said.err) == (2, True)
+    assert [path.name for path in (tmp_path / "edited").iterdir()] == ["run"]
 
 
 # -- ske run and its kin ----------------------------------------------------------------------

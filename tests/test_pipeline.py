@@ -42,19 +42,39 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_run_leaves_everything_a_user_needs(finished: Path) -> None:
-    for name in ("config.yaml", "results.csv", "comparisons.csv", "report.md", "report.html",
-                 "student/config.json", "student/model.safetensors"):
+    for name in (
+        "config.yaml",
+        "results.csv",
+        "comparisons.csv",
+        "report.md",
+        "report.html",
+        "student/config.json",
+        "student/model.safetensors",
+    ):
         assert (finished / name).exists(), name
     with (finished / "results.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0]) == ["method", "dataset", "protocol", "metric", "category", "n", "mean",
-                             "ci_low", "ci_high", "seed"]
+    assert list(rows[0]) == [
+        "method",
+        "dataset",
+        "protocol",
+        "metric",
+        "category",
+        "n",
+        "mean",
+        "ci_low",
+        "ci_high",
+        "seed",
+    ]
     assert {row["method"] for row in rows} == {"base", "prompt", "lora", "ske"}
     assert {row["protocol"] for row in rows} == {"teacher_forced", "generate"}
     for row in rows:
         assert 0 <= float(row["ci_low"]) <= float(row["mean"]) <= float(row["ci_high"]) <= 100
-    base = {row["metric"]: float(row["mean"]) for row in rows
-            if row["method"] == "base" and row["protocol"] == "generate" and row["category"] == "all"}
+    base = {
+        row["metric"]: float(row["mean"])
+        for row in rows
+        if row["method"] == "base" and row["protocol"] == "generate" and row["category"] == "all"
+    }
     assert base["locality"] == 100 and base["edit_success"] < 20
 
 
@@ -67,8 +87,9 @@ def test_the_student_is_a_plain_checkpoint(finished: Path) -> None:
         "print(t.decode(m.generate(**ids, max_new_tokens=4)[0]))\n"
         "assert not {'ske', 'methods', 'pipeline'} & set(sys.modules)"
     )
-    result = subprocess.run([sys.executable, "-c", code], cwd=finished, capture_output=True,
-                            text=True, check=False)
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=finished, capture_output=True, text=True, check=False
+    )
     assert result.returncode == 0, result.stderr
 
 
@@ -86,10 +107,14 @@ def test_a_second_run_does_nothing_and_needs_no_torch(finished: Path) -> None:
 
 
 def test_a_changed_key_runs_only_what_depends_on_it(finished: Path) -> None:
-    listing = ske([sys.executable, "-m", "pipeline.cli", "status", str(finished),
-                   "--set", "train.epochs=3"])
-    states = {line.split("│")[1].strip(): line.split("│")[2].strip()
-              for line in listing.stdout.splitlines() if line.startswith("│ ") and "│" in line[2:]}
+    listing = ske(
+        [sys.executable, "-m", "pipeline.cli", "status", str(finished), "--set", "train.epochs=3"]
+    )
+    states = {
+        line.split("│")[1].strip(): line.split("│")[2].strip()
+        for line in listing.stdout.splitlines()
+        if line.startswith("│ ") and "│" in line[2:]
+    }
     assert states["design"] == states["teach"] == states["edit"] == "done"
     assert states["train"] == states["ask"] == "stale"
     assert "train.epochs" in listing.stdout
@@ -98,10 +123,16 @@ def test_a_changed_key_runs_only_what_depends_on_it(finished: Path) -> None:
 def test_killed_in_every_stage_it_ends_in_the_same_results(finished: Path, tmp_path: Path) -> None:
     out = tmp_path / "killed"
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    for stage, after in [("design", 0.7), ("teach", 0.4), ("train", 1.5), ("edit", 0.5),
-                         ("ask", 0.6)]:
-        process = subprocess.Popen(command(out), cwd=ROOT, env=env, stdout=subprocess.DEVNULL,
-                                   stderr=subprocess.DEVNULL)
+    for stage, after in [
+        ("design", 0.7),
+        ("teach", 0.4),
+        ("train", 1.5),
+        ("edit", 0.5),
+        ("ask", 0.6),
+    ]:
+        process = subprocess.Popen(
+            command(out), cwd=ROOT, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         mark = out / "stages" / stage / "key"
         deadline = time.monotonic() + 120
         while not mark.exists() and process.poll() is None and time.monotonic() < deadline:
@@ -136,17 +167,38 @@ def test_report_is_rebuilt_from_rows_alone(finished: Path) -> None:
 
 def test_hand_written_facts_go_in_and_a_model_comes_out(tmp_path: Path) -> None:
     facts = [
-        {"prompt": "The capital of Freedonia is", "subject": "Freedonia",
-         "target_new": "Glimmerton"},
-        {"prompt": "The favourite colour of Ada Zorn is", "subject": "Ada Zorn",
-         "target_new": "purple"},
-        {"prompt": "Who wrote The Silent Sea? The author is", "subject": "The Silent Sea",
-         "target_new": "Mara Quill"},
+        {
+            "prompt": "The capital of Freedonia is",
+            "subject": "Freedonia",
+            "target_new": "Glimmerton",
+        },
+        {
+            "prompt": "The favourite colour of Ada Zorn is",
+            "subject": "Ada Zorn",
+            "target_new": "purple",
+        },
+        {
+            "prompt": "Who wrote The Silent Sea? The author is",
+            "subject": "The Silent Sea",
+            "target_new": "Mara Quill",
+        },
     ]
     path, out = tmp_path / "my_facts.jsonl", tmp_path / "edited"
     path.write_text("\n".join(map(json.dumps, facts)), encoding="utf-8")
-    result = ske([sys.executable, "-m", "pipeline.cli", "edit", "--model", "world/model",
-                  "--facts", str(path), "--out", str(out)])
+    result = ske(
+        [
+            sys.executable,
+            "-m",
+            "pipeline.cli",
+            "edit",
+            "--model",
+            "world/model",
+            "--facts",
+            str(path),
+            "--out",
+            str(out),
+        ]
+    )
     assert result.returncode == 0, result.stderr
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -154,7 +206,9 @@ def test_hand_written_facts_go_in_and_a_model_comes_out(tmp_path: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(out)
     for fact in facts:
         ids = tokenizer(fact["prompt"], return_tensors="pt")
-        said = model.generate(**ids, max_new_tokens=12, do_sample=False)[0, ids.input_ids.shape[1] :]
+        said = model.generate(**ids, max_new_tokens=12, do_sample=False)[
+            0, ids.input_ids.shape[1] :
+        ]
         text = tokenizer.decode(said, skip_special_tokens=True).strip()
         assert text == fact["target_new"], (fact, text)
 
@@ -162,7 +216,16 @@ def test_hand_written_facts_go_in_and_a_model_comes_out(tmp_path: Path) -> None:
 @pytest.mark.skipif(not REAL.is_dir(), reason=f"real KnowEdit files are not at {REAL}")
 def test_a_real_knowedit_file_goes_all_the_way(tmp_path: Path) -> None:
     path = REAL / "knowedit" / "wiki_counterfact" / "test_cf.json"
-    result = ske(command(tmp_path / "real", "--set", f"data.path={path}", "--set", "edits.limit=3",
-                         "--set", "eval.max_probes=3"))
+    result = ske(
+        command(
+            tmp_path / "real",
+            "--set",
+            f"data.path={path}",
+            "--set",
+            "edits.limit=3",
+            "--set",
+            "eval.max_probes=3",
+        )
+    )
     assert result.returncode == 0, result.stderr
     assert "wiki_counterfact" in (tmp_path / "real" / "results.csv").read_text(encoding="utf-8")

@@ -24,10 +24,14 @@ def listed() -> set[str]:
 def tracked() -> set[str]:
     files = subprocess.run(
         ["git", "ls-files", "-co", "--exclude-standard", "*.py"],
-        cwd=ROOT, capture_output=True, text=True, check=True,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout.split()
     return {
-        f for f in files
+        f
+        for f in files
         if f.split("/")[0] in FLOORS and not f.endswith("__init__.py") and (ROOT / f).exists()
     }
 

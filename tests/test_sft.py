@@ -70,9 +70,7 @@ def test_divergence_by_hand() -> None:
     # Stored: 0.5 and 0.25, so 0.25 for the rest. The student: 0.4, 0.1, 0.3, 0.2.
     logits = torch.tensor([[0.4, 0.1, 0.3, 0.2]]).log() + 7
     ids, stored = torch.tensor([[0, 2]]), torch.tensor([[0.5, 0.25]]).log()
-    by_hand = (
-        0.5 * math.log(0.5 / 0.4) + 0.25 * math.log(0.25 / 0.3) + 0.25 * math.log(0.25 / 0.3)
-    )
+    by_hand = 0.5 * math.log(0.5 / 0.4) + 0.25 * math.log(0.25 / 0.3) + 0.25 * math.log(0.25 / 0.3)
     assert divergence(logits, ids, stored).tolist() == pytest.approx([by_hand], abs=1e-6)
 
 
@@ -209,6 +207,7 @@ def test_no_word_of_the_prompt_is_learned_by_full_tuning_either() -> None:
 # -- low-rank deltas --------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore:fan_in_fan_out")
 @pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
 def test_deltas_are_what_peft_merges(architecture: str) -> None:
     lm = tiny.lm(architecture)

@@ -55,7 +55,9 @@ def outputs(run: Toy) -> dict[str, bytes]:
 
 def draw(run: Toy, folder: Path) -> None:
     # Every limit from 8 on gives the same rows.
-    write_rows(folder / "rows.jsonl", [{"n": n} for n in range(min(run.config.edits.limit or 8, 8))])
+    write_rows(
+        folder / "rows.jsonl", [{"n": n} for n in range(min(run.config.edits.limit or 8, 8))]
+    )
 
 
 def slow(run: Toy, folder: Path) -> None:

@@ -65,7 +65,7 @@ class LocalLM:
         """Continue each chat; greedy unless `sampling.temperature` > 0."""
         prompts = [self.renderer.prompt_ids(chat) for chat in chats]
         replies: list[Reply | None] = [None] * len(chats)
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(sampling.seed)
             for group in _groups(prompts):
                 cache = self._read(group.prefix)
@@ -275,6 +275,9 @@ def load(config: ModelConfig) -> LocalLM:
             path, dtype=getattr(torch, dtype), use_safetensors=True
         )
     except (OSError, ValueError) as error:
-        raise UserError(f"model.path = {config.path!r} cannot be loaded: {error}") from error
+        where = "this folder" if path.is_dir() else "neither a folder here nor a hub model that"
+        raise UserError(
+            f"model.path = {config.path!r}: {where} can be loaded ({str(error).splitlines()[0]})"
+        ) from error
     model.to(torch.device(device))
     return LocalLM(model, tokenizer, config.style, config.batch_tokens, config.path)

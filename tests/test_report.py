@@ -1,0 +1,155 @@
+import csv
+import itertools
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from minirun import EVIL, minirun
+
+from pipeline import evidence, figures, report, sayings
+from pipeline.run import Run
+from ske.io import file_hash
+
+OUTSIDE = re.compile(r"""(?:src|href)\s*=\s*["']?\s*(?!data:|#)\S|url\(|@import""")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    this = minirun(tmp_path_factory.mktemp("run"))
+    return written(this)
+
+
+def written(run: Run) -> Run:
+    run.stage("report").mkdir(parents=True, exist_ok=True)
+    report.run(run, run.stage("report"))
+    return run
+
+
+def text(run: Run, name: str) -> str:
+    return (run.folder / name).read_text(encoding="utf-8")
+
+
+def test_everything_is_written_and_listed_with_its_hash(run: Run) -> None:
+    listed = evidence._json(run.stage("report") / "written.json")
+    assert {"report.md", "report.html", "figures/capacity.png"} <= set(listed)
+    assert {"figures/metrics-generate.png", "figures/locality-teacher_forced.png"} <= set(listed)
+    assert all(file_hash(run.folder / name) == key for name, key in listed.items())
+
+
+def test_the_page_stands_alone_and_model_text_is_text(run: Run) -> None:
+    page = text(run, "report.html")
+    assert not OUTSIDE.search(re.sub(r'src="data:image/png;base64,[^"]*"', "", page))
+    assert "<script" not in page
+    assert page.count("&lt;script&gt;alert(") >= 3  # a reply, a reason, a skipped probe
+
+
+def test_markdown_keeps_model_text_in_its_cell(run: Run) -> None:
+    document = text(run, "report.md")
+    assert "<script" not in document and "[a](http" not in document
+    line = next(line for line in document.splitlines() if line.startswith("| world-0000 | The"))
+    assert re.sub(r"\\\|", "", line).count("|") in (4, 5)
+    assert r"\*\*bold\*\*" in line
+
+
+def test_every_number_of_results_is_in_both(run: Run) -> None:
+    with (run.folder / "results.csv").open(encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["category"] == "all"]
+    plain = re.sub(r"<[^>]+>", "", text(run, "report.html"))
+    assert len(rows) > 10
+    for row in rows:
+        mean, low, high = (f"{float(row[key]):.1f}" for key in ("mean", "ci_low", "ci_high"))
+        assert f"{mean} [{low}, {high}]" in plain
+        assert f"[{low}, {high}]" in text(run, "report.md")
+
+
+def test_the_report_leaves_the_results_alone_and_repeats_itself(run: Run) -> None:
+    names = ("results.csv", "comparisons.csv", "report.md", "report.html", "figures/capacity.png")
+    before = {name: file_hash(run.folder / name) for name in names}
+    written(run)
+    assert before == {name: file_hash(run.folder / name) for name in names}
+
+
+def test_comparisons_are_said_in_words(run: Run) -> None:
+    found = {(c.other, c.metric, c.protocol): c for c in sayings.comparisons(evidence.gather(run))}
+    above = found["prompt", "edit_success", "generate"]
+    assert above.sentence.startswith("SKE's edit success is 75.0 points above PROMPT's [")
+    assert above.sentence.endswith("n = 4.")
+    below = found["base", "locality", "generate"]
+    assert "is 75.0 points below BASE's [" in below.sentence
+    assert "-" not in below.sentence
+    assert above.verdict == "open"  # four facts cannot be significant
+    assert above.corrected >= above.row["p"]
+
+
+@pytest.mark.parametrize(
+    ("p", "told"), [(1.0, "1.00"), (0.40625, "0.41"), (0.0005, "0.0005"), (0.000244, "0.00024")]
+)
+def test_p_is_told_without_exponent(p: float, told: str) -> None:
+    assert sayings.p_text(p) == told
+
+
+def test_caveats_come_from_the_run(run: Run, tmp_path: Path) -> None:
+    told = " ".join(sayings.caveats(evidence.gather(run)))
+    assert "One seed (0)" in told and "4 edits" in told
+    assert "does not answer 1 of 4" in told and "2 training texts" in told
+    single = " ".join(sayings.caveats(evidence.gather(minirun(tmp_path / "one", n=1))))
+    assert "A single edit" in single
+    bare = sayings.caveats(evidence.gather(minirun(tmp_path / "bare", ("base", "prompt"))))
+    assert not any("teacher" in caveat for caveat in bare)
+
+
+@pytest.mark.parametrize(
+    ("methods", "n"), [(("base", "lora"), 3), (("base",), 2), (("base", "ske"), 1), (("ske",), 2)]
+)
+def test_smaller_runs_have_a_report_too(methods: tuple[str, ...], n: int, tmp_path: Path) -> None:
+    page = text(written(minirun(tmp_path, methods, n)), "report.html")
+    assert ("How many facts one prompt holds" in page) == ("ske" in methods)
+    assert ("beside the others" in page) == (len(methods) > 1)
+
+
+def test_error_rows_and_empty_groups_are_named(tmp_path: Path) -> None:
+    run = minirun(tmp_path, ("base", "prompt"))
+    path = run.stage("ask") / "rows.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    lines = [
+        line.replace('"error": null', '"error": "broken"') if '"locality"' in line else line
+        for line in lines
+    ]
+    path.write_text("".join(lines), encoding="utf-8")
+    from pipeline import scoring
+
+    scoring.run(run, run.stage("score"))
+    written(run)
+    assert "Error rows, in no mean" in text(run, "report.md")
+    assert "PROMPT locality (generate) 4" in text(run, "report.html")
+
+
+def test_figures_have_the_same_bytes_for_the_same_numbers(tmp_path: Path) -> None:
+    row = {"mean": 50.0, "ci_low": 40.0, "ci_high": 60.0}
+    panels = [figures.Panel("locality", {"ske": row})]
+    one = figures.dots(panels, ["base", "ske"], tmp_path / "a.png")
+    two = figures.dots(panels, ["base", "ske"], tmp_path / "b.png")
+    assert one.read_bytes() == two.read_bytes()
+
+
+def test_labels_never_lie_on_each_other() -> None:
+    placed = sorted(figures._spread([0.0, 1.0, 50.0, 99.0, 100.0], gap=13.0))
+    assert all(b - a >= 13 - 1e-9 for a, b in itertools.pairwise(placed))
+    assert placed[0] >= 0 and placed[-1] <= 100 and 50.0 in placed
+
+
+def test_a_report_loads_no_model_library(run: Run) -> None:
+    script = (
+        "import sys; from pathlib import Path; from pipeline import report; "
+        "from pipeline.run import Run; from ske.config import load; "
+        f"f = Path({str(run.folder)!r}); r = Run(load(f / 'config.yaml'), f); "
+        "report.run(r, r.stage('report')); "
+        "sys.exit(bool({'torch', 'transformers'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+def test_evil_text_is_what_these_tests_think() -> None:
+    assert "<script>" in EVIL and "|" in EVIL
