@@ -101,7 +101,7 @@ def _paraphrases(
 
 
 def _renamed(fact: Fact, alias: str, found: Sequence[Query]) -> list[Query]:
-    """The same questions under the subject's other name; its own prompt stays a probe's business."""
+    """The same questions under the subject's other name; not its own prompt."""
     return [
         query.model_copy(
             update={

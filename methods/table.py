@@ -23,6 +23,8 @@ class Method(NamedTuple):
 
     target: str
     about: str
+    taught: bool = False
+    """Whether it learns from a teacher: such a method has stages of its own."""
 
 
 METHODS = {
@@ -30,7 +32,9 @@ METHODS = {
     "prompt": Method("methods.prompt:Prompt", "all facts in one prompt, weights untouched"),
     "lora": Method("methods.lora:Lora", "low-rank adapters trained on the bare facts"),
     "ske": Method(
-        "methods.student:Student", "a student trained on what a prompted teacher answers"
+        "methods.student:Student",
+        "a student trained on what a prompted teacher answers",
+        taught=True,
     ),
 }
 

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from eval.ask import Answer, Item, answer, items, rows
-from pipeline.edits import edit_folder, edit_of
+from pipeline.edits import edit_of
 from pipeline.facts import read_cases, summary_of
+from pipeline.places import edit_folder
 from pipeline.run import Run
 from pipeline.stage import fingerprint
 from ske.io import append_rows, drop_torn_line, file_hash, read_rows, write_json, write_rows

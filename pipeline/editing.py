@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
+from pipeline.places import is_taught
 from pipeline.run import Run
 from ske.config import Config, apply, parse
 from ske.facts import read_facts
@@ -36,7 +37,7 @@ def edit_model(
     check_facts(facts)
     run = Run(_config(model, facts, method, overrides), out / "run")
     _ = run.lm  # A model that cannot be loaded is found before anything is written.
-    run.execute("train" if method == "ske" else "edit")
+    run.execute("train" if METHODS[method].taught else "edit")
     _publish(run, method, out)
     console.print(f"Edited model: {out}  (how it was made: {out}/run)", highlight=False)
     _show_answers(run, out, console)
@@ -77,7 +78,7 @@ def _publish(run: Run, method: str, out: Path) -> None:
     from pipeline.edits import edit_of, save_student  # torch: after the user's mistakes are found
 
     fresh = run.folder / "student"
-    if method != "ske":
+    if not is_taught(method):
         edit = edit_of(run, method)
         if not hasattr(edit, "deltas"):
             raise UserError(

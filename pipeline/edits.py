@@ -6,7 +6,6 @@ Writes `edit/` (the student's) and `student/` in the run folder for `train`; `it
 
 from __future__ import annotations
 
-import json
 import resource
 import shutil
 import time
@@ -16,6 +15,7 @@ from typing import Any
 from methods.base import Edit, Lesson, Workshop
 from methods.table import build, defaults, load_edit
 from pipeline.facts import read_facts
+from pipeline.places import edit_folder, is_taught
 from pipeline.run import Run
 from pipeline.stage import fingerprint
 from ske.io import file_hash, read_rows, write_json
@@ -51,7 +51,7 @@ def run(run: Run, folder: Path) -> None:
     facts = read_facts(run)
     summary: dict[str, str] = {}
     for method in run.config.methods:
-        if method == "ske":
+        if is_taught(method):
             continue
         options = run.config.options.get(method, {})
         key = content_hash(
@@ -81,20 +81,6 @@ def run(run: Run, folder: Path) -> None:
 def edit_of(run: Run, method: str) -> Edit:
     """A method's saved edit."""
     return load_edit(edit_folder(run, method))
-
-
-def edit_folder(run: Run, method: str) -> Path:
-    """Where a method's edit lies; the student has a stage of its own."""
-    if method == "ske":
-        return run.stage("train") / "edit"
-    return run.stage("edit") / "items" / method
-
-
-def costs_of(run: Run, method: str) -> dict[str, Any]:
-    """Seconds, bytes and peak memory of making a method's edit."""
-    folder = run.stage("train") if method == "ske" else edit_folder(run, method)
-    path = folder / "costs.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def _make(

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from agents.records import CurveRow, Design
 from eval.score import ErrorKey, Row, count_errors, score_row
 from eval.tables import TableRow
+from pipeline.places import costs_of, reference_of
 from pipeline.run import Run
 from pipeline.show import read_csv
 from pipeline.stage import read_manifest
@@ -71,7 +72,7 @@ class Evidence(NamedTuple):
     @property
     def reference(self) -> str:
         """Whose comparisons are told: the student, or the last method of a run without one."""
-        return "ske" if "ske" in self.config.methods else self.config.methods[-1]
+        return reference_of(self.config)
 
     def values(self, protocol: str, metric: str, category: str = "all") -> dict[str, TableRow]:
         """Results by method; those without a value are left out."""
@@ -162,15 +163,14 @@ def _curve(folder: Path) -> list[CurveRow]:
 
 
 def _costs(run: Run, method: str) -> dict[str, Any]:
-    """As `pipeline.edits.costs_of`, without the libraries that making an edit needs."""
-    own = run.stage("train") if method == "ske" else run.stage("edit") / "items" / method
+    """Of making the edit and of asking the edited model."""
     # One file for each set of answers ever asked; the last one is this run's.
     asked = sorted(
         (run.stage("ask") / "items").glob(f"{method}-*.cost.json"), key=lambda p: p.stat().st_mtime
     )
     asking = _json(asked[-1]) if asked else {}
     return {
-        **_json(own / "costs.json"),
+        **costs_of(run, method),
         **{f"asking_{key}": value for key, value in asking.items()},
     }
 

@@ -17,6 +17,7 @@ from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
 from agents.records import CurveRow
 from eval.tables import TableRow
 from pipeline.labels import LAYOUT_COLOURS, OTHER, method_colour, method_label, plain
+from pipeline.places import is_taught
 
 WIDTH = 3.6
 """Inches: a column of a paper."""
@@ -68,7 +69,7 @@ def _dots(axis: Axes, panel: Panel, methods: Sequence[str], named: bool) -> None
     axis.set_yticks(range(len(methods)), [method_label(m) if named else "" for m in methods])
     for label, method in zip(axis.get_yticklabels(), methods, strict=True):
         label.set_color(method_colour(method))
-        label.set_fontweight("bold" if method == "ske" else "normal")
+        label.set_fontweight("bold" if is_taught(method) else "normal")
     axis.set_ylim(len(methods) - 0.5, -0.5)
     axis.set_xlim(-3, 103)
     axis.set_xticks((0, 50, 100))

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from methods.table import METHODS
 from pipeline.stage import Plan, Stage, execute, plan
 from pipeline.stages import STAGES
 from ske.config import Config, resolved
@@ -55,7 +56,7 @@ class Run:
     def stages(self) -> tuple[Stage, ...]:
         """The stages this configuration has: without `ske` there is nothing to teach."""
         taught = {"design", "teach", "train"}
-        wanted = "ske" in self.config.methods
+        wanted = any(METHODS[m].taught for m in self.config.methods if m in METHODS)
         kept = [s for s in STAGES if wanted or s.name not in taught]
         names = {stage.name for stage in kept}
         return tuple(s._replace(needs=tuple(n for n in s.needs if n in names)) for s in kept)

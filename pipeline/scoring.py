@@ -10,6 +10,7 @@ from typing import Any
 from eval.score import Row, matches
 from eval.stats import bootstrap_mean
 from eval.tables import COMPARISON_COLUMNS, RESULT_COLUMNS, comparisons, results, write_csv
+from pipeline.places import reference_of
 from pipeline.run import Run
 from ske.io import read_rows
 
@@ -19,8 +20,9 @@ def run(run: Run, folder: Path) -> None:
     rows = [Row(**row) for row in read_rows(run.stage("ask") / "rows.jsonl")]
     extra = capability(read_rows(run.stage("ask") / "capability.jsonl"))
     write_csv(folder / "results.csv", RESULT_COLUMNS, results(rows, extra))
-    reference = "ske" if "ske" in run.config.methods else run.config.methods[-1]
-    write_csv(folder / "comparisons.csv", COMPARISON_COLUMNS, comparisons(rows, reference))
+    write_csv(
+        folder / "comparisons.csv", COMPARISON_COLUMNS, comparisons(rows, reference_of(run.config))
+    )
     for name in ("results.csv", "comparisons.csv"):
         shutil.copyfile(folder / name, run.folder / name)
 
