@@ -83,6 +83,7 @@ def _run(config: Config, folder: Path, stage: str | None) -> None:
     _check_methods(config.methods)
     _check_methods(list(config.options))
     this = Run(config, folder)
+    this.wanted(stage)
     if any(item.state != "done" for item in this.plan()):
         _check_options(config)
     ran = this.execute(stage)

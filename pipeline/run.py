@@ -91,13 +91,13 @@ class Run:
         Raises:
             UserError: no such stage, or another process works in this folder.
         """
-        wanted = self._wanted(only)
+        chosen = self.wanted(only)
         ran: list[str] = []
         with locked(self.folder):
             write_text(self.folder / "config.yaml", resolved(self.config))
             for number, stage in enumerate(self.stages):
                 state = self.plan()[number]
-                if stage.name not in wanted or state.state == "done":
+                if stage.name not in chosen or state.state == "done":
                     continue
                 for reason in state.reasons[:4]:
                     self.console.print(
@@ -108,7 +108,8 @@ class Run:
                 ran.append(stage.name)
         return ran
 
-    def _wanted(self, only: str | None) -> set[str]:
+    def wanted(self, only: str | None) -> set[str]:
+        """The names of the stages up to `only`, or of all; raises UserError on an unknown name."""
         by_name = {stage.name: stage for stage in self.stages}
         if only is None:
             return set(by_name)

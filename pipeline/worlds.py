@@ -42,8 +42,11 @@ def card(folder: Path, console: Console) -> str:
     from ske.backends.local import load
     from world.build import load_world
     from world.card import card as measure
-    from world.card import markdown
+    from world.card import markdown, write
 
+    world = load_world(folder)
     lm = load(ModelConfig(path=str(folder / "model")))
-    with console.status("measuring"):
-        return markdown(measure(load_world(folder), lm, folder))
+    with console.status("measuring") as status:
+        result = measure(world, lm, folder, note=lambda text: status.update(text))
+    write(result, folder)
+    return markdown(result)

@@ -43,11 +43,12 @@ model is made for testing knowledge editing and is of no other use.
 
 def describe_model(folder: Path) -> dict[str, Any]:
     """Size and recipe of a folder's model; without a model, the recipe alone."""
-    seed, stages = 0, STAGES
+    seed, stages, history = 0, STAGES, ""
     manifest = folder / "manifest.json"
     if manifest.exists():
         recipe = parse_json(read_text(manifest), str(manifest))
         seed, stages = recipe["seed"], tuple(Stage(**stage) for stage in recipe["stages"])
+        history = str(recipe.get("history", ""))
     steps = schedule(seed, stages)
     plain = sum(is_plain for _, is_plain in steps) * PLAIN_ROWS * PLAIN_LENGTH
     context = sum(stages[i].rows * stages[i].length for i, is_plain in steps if not is_plain)
@@ -60,6 +61,7 @@ def describe_model(folder: Path) -> dict[str, Any]:
         "tokens": plain + context,
         "plain_tokens": plain,
         "stages": [stage._asdict() for stage in stages],
+        "history": history,
     }
 
 
@@ -163,4 +165,5 @@ def _model(model: Mapping[str, Any]) -> str:
         f"peak rate {PEAK_RATE:g}, betas 0.9/0.98, weight decay 0.02,\nwarm-up {WARMUP} steps, "
         f"linear decay over the last {DECAY_SHARE:.0%}. Stages:\n\n"
         + _table(["most facts", "row length", "rows", "context tokens", "plain steps"], rows)
+        + (f"\n\n{model['history']}" if model["history"] else "")
     )

@@ -275,9 +275,9 @@ def load(config: ModelConfig) -> LocalLM:
             path, dtype=getattr(torch, dtype), use_safetensors=True
         )
     except (OSError, ValueError) as error:
-        where = "this folder" if path.is_dir() else "neither a folder here nor a hub model that"
+        where = "" if path.is_dir() else "not a folder here, and as a hub id it "
         raise UserError(
-            f"model.path = {config.path!r}: {where} can be loaded ({str(error).splitlines()[0]})"
+            f"model.path = {config.path!r}: {where}cannot be loaded ({str(error).splitlines()[0]})"
         ) from error
     model.to(torch.device(device))
     return LocalLM(model, tokenizer, config.style, config.batch_tokens, config.path)
