@@ -11,10 +11,12 @@ from typing import Protocol, TypeVar
 
 from agents.batch import UNKNOWN, Batch, Query, relation_key
 from prompts.loader import lower_first
-from prompts.relations import EXCEPTION, Relation, lexicon, relation_of
+from prompts.relations import EXCEPTIONS, Relation, lexicon, relation_of
 from ske.types import ERASED, Fact
 
 T = TypeVar("T")
+EXCEPTION_OF = "exception"
+"""The `of` of questions for the old value."""
 
 
 class Limits(Protocol):
@@ -33,6 +35,11 @@ class Limits(Protocol):
     @property
     def neighbours(self) -> int:
         """Questions whose answers must not change."""
+        ...
+
+    @property
+    def exceptions(self) -> int:
+        """Questions for what there was besides the new value."""
         ...
 
 
@@ -74,7 +81,8 @@ def queries(
         consequences = _unique(_consequences(fact, relation, batch, rng), {q.prompt for q in found})
         found += consequences[: limits.consequences]
     near = _neighbours(fact, relation, batch, names, limits.neighbours, rng)
-    return found + _unique(near, {q.prompt for q in found})[: limits.neighbours]
+    found += _unique(near, {q.prompt for q in found})[: limits.neighbours]
+    return found + _exceptions(fact, relation, rng)[: limits.exceptions]
 
 
 def generic(prompt: str) -> list[str]:
@@ -166,22 +174,34 @@ def _neighbours(
 ) -> list[Query]:
     others = _other_subjects(fact, relation, batch, names, limit, rng)
     if relation is None:
-        return _interleave([others, _exception(fact)])
+        return others
     own = _facts_about(fact, fact.subject, relation.neighbours, batch, rng, "same subject")
     of_target: list[Query] = []
     if fact.target_new != ERASED:
         target = fact.target_new
         of_target = _facts_about(fact, target, relation.object, batch, rng, "the new target's own")
-    return _interleave([own, others, of_target, _exception(fact)])
+    return _interleave([own, others, of_target])
 
 
-def _exception(fact: Fact) -> list[Query]:
+def _exceptions(fact: Fact, relation: Relation | None, rng: random.Random) -> list[Query]:
     """What the relation had besides the new value: the old answer must not be erased."""
-    stem, found, _ = fact.prompt.rstrip().rpartition(" is")
-    if not found or fact.target_new == ERASED or not fact.prompt.rstrip().endswith(" is"):
+    if fact.target_new == ERASED:
         return []
-    prompt = EXCEPTION.replace("{value}", fact.target_new).replace("{stem}", lower_first(stem))
-    return [Query(prompt=prompt, kind="neighbour", fact_id=fact.id, of="exception", note="old")]
+    wordings = (
+        [w.replace("{subject}", fact.subject) for w in relation.paraphrases] if relation else []
+    )
+    stems = [w.removesuffix(" is") for w in (fact.prompt.rstrip(), *wordings) if w.endswith(" is")]
+    prompts = [
+        wording.replace("{Stem}", stem)
+        .replace("{stem}", lower_first(stem))
+        .replace("{value}", fact.target_new)
+        for stem in stems
+        for wording in _shuffled(EXCEPTIONS, rng)
+    ]
+    return [
+        Query(prompt=p, kind="neighbour", fact_id=fact.id, of=EXCEPTION_OF, note="old")
+        for p in prompts
+    ]
 
 
 def _facts_about(

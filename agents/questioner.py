@@ -34,6 +34,7 @@ class ExamLimits(Frozen):
     paraphrases: int = 1
     consequences: int = 2 * MAX_CONSEQUENCES
     neighbours: int = 2
+    exceptions: int = 0
 
 
 class Questions(Frozen):

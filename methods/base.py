@@ -85,6 +85,8 @@ class Lesson(Frozen):
     """[len(ids), k]"""
     top_logprobs: tuple[tuple[float, ...], ...] = ()
     """[len(ids), k], natural logarithms."""
+    spoken: bool = True
+    """Whether the completion is learned by cross-entropy, too; sampled text is only held to."""
 
 
 @dataclass(frozen=True)

@@ -220,23 +220,16 @@ def _last_checkpoint(folder: Path) -> str | None:
 
 def _row(holder: HasWeights, lesson: Lesson) -> dict[str, Any]:
     prompt = holder.renderer.prompt_ids(lesson.chat)
-    if lesson.top_ids:
-        return {
-            "input_ids": [*prompt, *lesson.ids],
-            "labels": [IGNORED] * (len(prompt) + len(lesson.ids)),
-            "start": len(prompt),
-            "top_ids": [list(top) for top in lesson.top_ids],
-            "top_logprobs": [list(top) for top in lesson.top_logprobs],
-        }
     answer = list(lesson.ids) or holder.renderer.answer_ids(
         lesson.chat, lesson.completion, end=True
     )
+    spoken = lesson.spoken or not lesson.top_ids
     return {
         "input_ids": [*prompt, *answer],
-        "labels": [IGNORED] * len(prompt) + answer,
+        "labels": [IGNORED] * len(prompt) + (answer if spoken else [IGNORED] * len(answer)),
         "start": len(prompt),
-        "top_ids": [],
-        "top_logprobs": [],
+        "top_ids": [list(top) for top in lesson.top_ids],
+        "top_logprobs": [list(top) for top in lesson.top_logprobs],
     }
 
 

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from agents.batch import Batch, Query
-from agents.queries import queries
+from agents.queries import EXCEPTION_OF, queries
 from agents.records import Design, Pack
 from agents.resolve import aliases, resolve
 from eval.leakage import Guard
-from eval.score import matches
+from eval.score import matches, normalise
 from methods.base import Lesson
 from pipeline.design import read_design
 from pipeline.facts import read_cases, read_facts
@@ -49,7 +49,7 @@ def run(run: Run, folder: Path) -> None:
     with run.progress("teacher", len(kept)) as update:
         rows = in_scope(lm, [found[i] for i in kept if found[i].kind != "neighbour"], design)
         update(len(rows))
-        near = [found[i] for i in kept if found[i].kind == "neighbour"]
+        near = settled(lm, [found[i] for i in kept if found[i].kind == "neighbour"], facts)
         rows += held(lm, [(q.prompt, q) for q in near], teach.top_k)
         update(len(kept))
     rows += free_lessons(lm, [texts[i] for i in kept_texts], teach.top_k)
@@ -155,6 +155,23 @@ def _verified(query: Query, pack: Pack, reply: str, finished: bool) -> dict[str,
     }
 
 
+def settled(lm: LM, near: Sequence[Query], facts: Sequence[Fact]) -> list[Query]:
+    """Leave out questions for an old value that the base model answers with another one.
+
+    It may not understand the wording; what it says to the fact's own prompt is what it believes.
+    """
+    beliefs = lm.generate([ask(fact.prompt) for fact in facts], SAMPLING)
+    old = {fact.id: reply.text for fact, reply in zip(facts, beliefs, strict=True)}
+    asked = [query for query in near if query.of == EXCEPTION_OF]
+    replies = lm.generate([ask(query.prompt) for query in asked], SAMPLING)
+    wrong = {
+        query.prompt
+        for query, reply in zip(asked, replies, strict=True)
+        if normalise(reply.text) != normalise(old[query.fact_id])
+    }
+    return [query for query in near if query.prompt not in wrong]
+
+
 def held(lm: LM, asked: Sequence[tuple[str, Query]], top_k: int) -> list[dict[str, Any]]:
     """Neighbours: the base model's own answer, and its distribution at every token of it."""
     replies = lm.generate([ask(prompt) for prompt, _ in asked], SAMPLING)
@@ -184,6 +201,7 @@ def _held(pair: Pair, scored: Any, kind: str, query: Query | None) -> dict[str, 
         ids=tuple(scored.tokens),
         top_ids=tuple(map(tuple, scored.top_ids)),
         top_logprobs=tuple(tuple(round(p, 5) for p in row) for row in scored.top_logprobs),
+        spoken=kind == "neighbour",
     )
     seen = (
         {**query.model_dump(mode="json"), "reply": pair.answer, "status": "held"} if query else None

@@ -15,8 +15,20 @@ from pydantic import Field
 from ske.types import Fact, Frozen
 
 LEXICON = Path(__file__).with_name("relations.yaml")
-EXCEPTION = "Apart from {value}, {stem} is"
-"""Asks for what a relation had besides a new value: the old one, which an edit must not erase."""
+EXCEPTIONS = (
+    "Apart from {value}, {stem} is",
+    "Not counting {value}, {stem} is",
+    "Other than {value}, {stem} is",
+    "Besides {value}, {stem} is",
+    "Except for {value}, {stem} is",
+    "{Stem}, besides {value}, is",
+    "{Stem}, other than {value}, is",
+)
+"""Ask for what a relation had besides a new value: the old one, which an edit must not erase.
+
+`{stem}` is a prompt without its final "is", `{Stem}` the same at the start of a sentence."""
+EXCEPTION = EXCEPTIONS[0]
+"""The one that the embedded world's text has, too."""
 
 
 class Relation(Frozen):

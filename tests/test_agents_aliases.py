@@ -48,8 +48,14 @@ def test_alias_questions_expect_the_new_target_and_avoid_the_fact_s_own_wording(
 def test_the_old_value_is_a_neighbour_in_words_of_our_own() -> None:
     found = queries(FACT, Batch([FACT]), TeachConfig(), [], random.Random(0))
     old = [query for query in found if query.of == "exception"]
-    assert [query.prompt for query in old] == ["Apart from poet, the occupation of Ada Zorn is"]
-    assert old[0].kind == "neighbour" and old[0].expected is None
+    assert len(old) == TeachConfig().exceptions
+    prompts = {query.prompt for query in old}
+    assert prompts & {
+        "Apart from poet, the occupation of Ada Zorn is",
+        "The occupation of Ada Zorn, other than poet, is",
+    }
+    assert not any("which is not" in prompt for prompt in prompts)  # the probes' own wording
+    assert {(query.kind, query.expected) for query in old} == {("neighbour", None)}
 
 
 def test_an_erasure_and_a_question_have_no_old_value_to_ask_for() -> None:

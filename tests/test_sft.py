@@ -48,6 +48,7 @@ def held(lm: LocalLM, top_k: int = 5) -> list[Lesson]:
             ids=tuple(scored.tokens),
             top_ids=tuple(map(tuple, scored.top_ids)),
             top_logprobs=tuple(map(tuple, scored.top_logprobs)),
+            spoken=False,
         )
         for pair, scored in zip(pairs, lm.logprobs(pairs, top_k), strict=True)
     ]
@@ -301,3 +302,13 @@ def test_it_learns(architecture: str, tuning: str) -> None:
     assert [reply.text for reply in replies] == [fact.target_new for fact in tiny.FACTS]
     assert all(reply.finished for reply in replies)
     assert not {reply.text for reply in lm.generate(chats, Sampling())} & {"London", "Vell"}
+
+
+def test_a_spoken_lesson_is_learned_as_well_as_held_to() -> None:
+    lm = tiny.lm()
+    silent = held(lm)
+    spoken = [lesson.model_copy(update={"spoken": True}) for lesson in silent]
+    # On the model's own distribution the divergence is 0, so only cross-entropy can move it.
+    deltas = learn(lm, spoken, SHORT), learn(lm, silent, SHORT)
+    sizes = [sum(float(delta.abs().sum()) for delta in edit.values()) for edit in deltas]
+    assert sizes[0] > 10 * sizes[1]

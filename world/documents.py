@@ -97,17 +97,20 @@ class Writer:
         """A question about one subject: direct, two hops, inverse or "which is not"."""
         relation = self.rng.choice(relations)
         draw = self.rng.random()
-        if draw < 0.55:
-            return self.direct(subject, relation, view)
-        if draw < 0.63:
+        if draw < 0.08:
             return self.exception(subject, relation)
-        if draw < 0.68:
+        if draw < 0.15:
+            # Few relations have an inverse; without a share of its own it would hardly be read.
+            relation = self.rng.choice([r for r in relations if inverse_wordings(r, "open")])
             return self.inverse(subject, relation, view) or self.direct(subject, relation, view)
-        return self.two_hop(subject, relation, view) or self.direct(subject, relation, view)
+        if draw < 0.60:
+            two = self.two_hop(subject, relation, view)
+            return two or self.direct(subject, relation, view)
+        return self.direct(subject, relation, view)
 
     def named(self, subject: str) -> str:
         """The subject's name, or now and then its alias."""
-        if self.rng.random() < 0.2:
+        if self.rng.random() < 0.3:
             return self.world.aliases.get(subject, subject)
         return subject
 
@@ -241,7 +244,6 @@ class Writer:
         if draw < 0.64:
             return self.two_hop(subject, relation, view) or self.direct(subject, relation, view)
         if draw < 0.71:
-            # Few relations have an inverse; without a share of its own it would hardly be read.
             both_ways = [f for f in facts if inverse_wordings(f[1], "open")] or facts
             subject, relation = self.rng.choice(both_ways)
             return self.inverse(subject, relation, view) or self.direct(subject, relation, view)

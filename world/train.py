@@ -33,6 +33,7 @@ STAGES = (
     Stage(32, 640, 1, 1_500_000, 0.52),
     Stage(64, 1152, 1, 2_200_000, 0.52),
     Stage(128, 2048, 1, 1_200_000, 0.52),
+    Stage(128, 2048, 1, 450_000, 0.88),
 )
 PEAK_RATE, DECAY_SHARE, WARMUP = 2e-3, 0.25, 300
 PLAIN_ROWS, PLAIN_LENGTH = 8, 96
