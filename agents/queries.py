@@ -82,7 +82,7 @@ def queries(
         found += consequences[: limits.consequences]
     near = _neighbours(fact, relation, batch, names, limits.neighbours, rng)
     found += _unique(near, {q.prompt for q in found})[: limits.neighbours]
-    return found + _exceptions(fact, relation, rng)[: limits.exceptions]
+    return found + _exceptions(fact, rng)[: limits.exceptions]
 
 
 def generic(prompt: str) -> list[str]:
@@ -183,19 +183,16 @@ def _neighbours(
     return _interleave([own, others, of_target])
 
 
-def _exceptions(fact: Fact, relation: Relation | None, rng: random.Random) -> list[Query]:
+def _exceptions(fact: Fact, rng: random.Random) -> list[Query]:
     """What the relation had besides the new value: the old answer must not be erased."""
-    if fact.target_new == ERASED:
+    prompt = fact.prompt.rstrip()
+    if fact.target_new == ERASED or not prompt.endswith(" is"):
         return []
-    wordings = (
-        [w.replace("{subject}", fact.subject) for w in relation.paraphrases] if relation else []
-    )
-    stems = [w.removesuffix(" is") for w in (fact.prompt.rstrip(), *wordings) if w.endswith(" is")]
+    stem = prompt.removesuffix(" is")
     prompts = [
         wording.replace("{Stem}", stem)
         .replace("{stem}", lower_first(stem))
         .replace("{value}", fact.target_new)
-        for stem in stems
         for wording in _shuffled(EXCEPTIONS, rng)
     ]
     return [

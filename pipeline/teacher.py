@@ -49,7 +49,9 @@ def run(run: Run, folder: Path) -> None:
     with run.progress("teacher", len(kept)) as update:
         rows = in_scope(lm, [found[i] for i in kept if found[i].kind != "neighbour"], design)
         update(len(rows))
-        near = settled(lm, [found[i] for i in kept if found[i].kind == "neighbour"], facts)
+        near = [found[i] for i in kept if found[i].kind == "neighbour"]
+        old = old_values(lm, [query for query in near if query.of == EXCEPTION_OF], facts)
+        near = [query for query in near if query.of != EXCEPTION_OF] + old
         rows += held(lm, [(q.prompt, q) for q in near], teach.top_k)
         update(len(kept))
     rows += free_lessons(lm, [texts[i] for i in kept_texts], teach.top_k)
@@ -155,21 +157,18 @@ def _verified(query: Query, pack: Pack, reply: str, finished: bool) -> dict[str,
     }
 
 
-def settled(lm: LM, near: Sequence[Query], facts: Sequence[Fact]) -> list[Query]:
-    """Leave out questions for an old value that the base model answers with another one.
+def old_values(lm: LM, asked: Sequence[Query], facts: Sequence[Fact]) -> list[Query]:
+    """Exceptions with what they should answer: what the base model says to the fact's own prompt.
 
-    It may not understand the wording; what it says to the fact's own prompt is what it believes.
+    It may not understand "other than ..."; what it believes is the old value all the same.
     """
     beliefs = lm.generate([ask(fact.prompt) for fact in facts], SAMPLING)
-    old = {fact.id: reply.text for fact, reply in zip(facts, beliefs, strict=True)}
-    asked = [query for query in near if query.of == EXCEPTION_OF]
-    replies = lm.generate([ask(query.prompt) for query in asked], SAMPLING)
-    wrong = {
-        query.prompt
-        for query, reply in zip(asked, replies, strict=True)
-        if normalise(reply.text) != normalise(old[query.fact_id])
-    }
-    return [query for query in near if query.prompt not in wrong]
+    old = {fact.id: reply.text for fact, reply in zip(facts, beliefs, strict=True) if reply.text}
+    return [
+        query.model_copy(update={"expected": old[query.fact_id]})
+        for query in asked
+        if query.fact_id in old
+    ]
 
 
 def held(lm: LM, asked: Sequence[tuple[str, Query]], top_k: int) -> list[dict[str, Any]]:
@@ -193,6 +192,8 @@ def free_lessons(lm: LM, texts: Sequence[str], top_k: int) -> list[dict[str, Any
 
 
 def _held(pair: Pair, scored: Any, kind: str, query: Query | None) -> dict[str, Any]:
+    if query and query.expected and normalise(pair.answer) != normalise(query.expected):
+        return _repaired(pair, query)
     lesson = Lesson(
         chat=pair.chat,
         completion=pair.answer,
@@ -207,3 +208,18 @@ def _held(pair: Pair, scored: Any, kind: str, query: Query | None) -> dict[str, 
         {**query.model_dump(mode="json"), "reply": pair.answer, "status": "held"} if query else None
     )
     return {"kind": kind, "status": "held", "lesson": lesson.model_dump(mode="json"), "query": seen}
+
+
+def _repaired(pair: Pair, query: Query) -> dict[str, Any]:
+    """An old value that the base model did not give in these words: learned as it believes it."""
+    completion = query.expected or ""
+    lesson = Lesson(
+        chat=pair.chat, completion=completion, kind=query.kind, fact=query.fact_id
+    ).model_dump(mode="json")
+    seen = {"reply": pair.answer, "status": "repaired", "completion": completion}
+    return {
+        "kind": query.kind,
+        "status": "repaired",
+        "lesson": lesson,
+        "query": {**query.model_dump(mode="json"), **seen},
+    }

@@ -17,12 +17,11 @@ from ske.types import Fact, Frozen
 LEXICON = Path(__file__).with_name("relations.yaml")
 EXCEPTIONS = (
     "Apart from {value}, {stem} is",
-    "Not counting {value}, {stem} is",
-    "Other than {value}, {stem} is",
-    "Besides {value}, {stem} is",
-    "Except for {value}, {stem} is",
-    "{Stem}, besides {value}, is",
     "{Stem}, other than {value}, is",
+    "{Stem}, leaving out {value}, is",
+    "{Stem}, if we do not count {value}, is",
+    "{Stem}, besides {value}, is",
+    "{Stem}, apart from {value}, is",
 )
 """Ask for what a relation had besides a new value: the old one, which an edit must not erase.
 

@@ -89,9 +89,9 @@ class TeachConfig(Frozen):
     """Questions that need one more step from each fact."""
     neighbours: int = Field(default=10, ge=0)
     """Questions near each fact whose answers must not change."""
-    exceptions: int = Field(default=14, ge=0)
+    exceptions: int = Field(default=6, ge=0)
     """Questions for the old value ("apart from the new one"), which the edit must not erase."""
-    free_texts: int = Field(default=1024, ge=0)
+    free_texts: int = Field(default=1536, ge=0)
     """Texts sampled from the base model, to keep everything else as it is."""
     free_tokens: int = Field(default=32, ge=1)
     """Length of such a text, in tokens."""
@@ -110,7 +110,7 @@ class TrainConfig(Frozen):
     """Scale of the adapters; the update is alpha / rank * B A."""
     learning_rate: float = Field(default=2e-3, gt=0)
     """Peak, after a warm-up of 5 %, followed by a cosine."""
-    epochs: float = Field(default=10.0, gt=0)
+    epochs: float = Field(default=8.0, gt=0)
     """Passes over the lessons."""
     batch_size: int = Field(default=32, ge=1)
     """Lessons a step."""

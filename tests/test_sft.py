@@ -311,4 +311,4 @@ def test_a_spoken_lesson_is_learned_as_well_as_held_to() -> None:
     # On the model's own distribution the divergence is 0, so only cross-entropy can move it.
     deltas = learn(lm, spoken, SHORT), learn(lm, silent, SHORT)
     sizes = [sum(float(delta.abs().sum()) for delta in edit.values()) for edit in deltas]
-    assert sizes[0] > 10 * sizes[1]
+    assert sizes[0] > 3 * sizes[1]
