@@ -197,6 +197,10 @@ def test_hand_written_facts_go_in_and_a_model_comes_out(tmp_path: Path) -> None:
             str(path),
             "--out",
             str(out),
+            "--set",
+            "teach.free_texts=64",
+            "--set",
+            "train.epochs=25",
         ]
     )
     assert result.returncode == 0, result.stderr
