@@ -51,6 +51,8 @@ class SftOptions(Frozen):
     learning_rate: float = Field(default=1e-3, gt=0)
     epochs: float = Field(default=10.0, gt=0)
     batch_size: int = Field(default=32, ge=1)
+    min_steps: int = Field(default=0, ge=0)
+    """With few lessons, more passes are made until there are so many steps."""
     locality_weight: float = Field(default=1.0, ge=0)
     """Weight of the KL term; only lessons with a stored distribution have one."""
 
@@ -237,7 +239,8 @@ def _config(
     holder: HasWeights, options: SftOptions, workshop: Workshop, folder: Path, n_rows: int
 ) -> SFTConfig:
     on_cpu = holder.model.device.type == "cpu"
-    steps = max(1, round(options.epochs * math.ceil(n_rows / options.batch_size)))
+    passes = round(options.epochs * math.ceil(n_rows / options.batch_size))
+    steps = max(1, options.min_steps, passes)
     with warnings.catch_warnings():
         # `gradient_checkpointing` is the only name that all supported versions know.
         warnings.simplefilter("ignore", FutureWarning)

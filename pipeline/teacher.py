@@ -8,6 +8,7 @@ damage to locality is left behind. Writes `lessons.jsonl` (what the student read
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter
 from collections.abc import Sequence
@@ -28,18 +29,22 @@ from pipeline.freetext import free_texts, names_like, subjects, without_subjects
 from pipeline.run import Run
 from prompts.relations import relation_of
 from ske.io import write_json, write_rows
-from ske.lm import LM, Pair, Sampling, ask
+from ske.lm import LM, Pair, Sampling, Scored, ask
 from ske.types import Fact, UserError
 
 SAMPLING = Sampling(max_new_tokens=48)
+BELIEVED = math.log(0.5)
+"""Mean log-probability of an answer's tokens from which the base model knows, not guesses."""
 
 
 def run(run: Run, folder: Path) -> None:
     """Ask, verify, guard, write."""
     facts, design, lm = read_facts(run), read_design(run), run.lm
     teach = run.config.teach
-    with run.progress("free text", teach.free_texts) as update:
-        texts = free_texts(lm, teach.free_texts, teach.free_tokens, run.config.seed + 1, update)
+    # A handful of facts would drown among so many texts, and wait for them.
+    count = min(teach.free_texts, 128 + 32 * len(facts))
+    with run.progress("free text", count) as update:
+        texts = free_texts(lm, count, teach.free_tokens, run.config.seed + 1, update)
     texts = without_subjects(texts, facts)
     found = draw(facts, run, subjects(texts))
     guard = guard_of(run, facts)
@@ -160,15 +165,27 @@ def _verified(query: Query, pack: Pack, reply: str, finished: bool) -> dict[str,
 def old_values(lm: LM, asked: Sequence[Query], facts: Sequence[Fact]) -> list[Query]:
     """Exceptions with what they should answer: what the base model says to the fact's own prompt.
 
-    It may not understand "other than ..."; what it believes is the old value all the same.
+    It may not understand "other than ..."; what it believes is the old value all the same. Where
+    it only guesses, there is no old value to keep.
     """
     beliefs = lm.generate([ask(fact.prompt) for fact in facts], SAMPLING)
-    old = {fact.id: reply.text for fact, reply in zip(facts, beliefs, strict=True) if reply.text}
+    pairs = [Pair(ask(f.prompt), r.text) for f, r in zip(facts, beliefs, strict=True)]
+    scored = lm.logprobs(pairs)
+    old = {
+        fact.id: pair.answer
+        for fact, pair, own in zip(facts, pairs, scored, strict=True)
+        if believed(own)
+    }
     return [
         query.model_copy(update={"expected": old[query.fact_id]})
         for query in asked
         if query.fact_id in old
     ]
+
+
+def believed(scored: Scored) -> bool:
+    """Whether the base model knows its answer: a guess or a ramble is held to, not learned."""
+    return bool(scored.logprobs) and sum(scored.logprobs) / len(scored.logprobs) > BELIEVED
 
 
 def held(lm: LM, asked: Sequence[tuple[str, Query]], top_k: int) -> list[dict[str, Any]]:
@@ -191,7 +208,7 @@ def free_lessons(lm: LM, texts: Sequence[str], top_k: int) -> list[dict[str, Any
     return [_held(pair, s, "free", None) for pair, s in zip(pairs, scored, strict=True) if s.tokens]
 
 
-def _held(pair: Pair, scored: Any, kind: str, query: Query | None) -> dict[str, Any]:
+def _held(pair: Pair, scored: Scored, kind: str, query: Query | None) -> dict[str, Any]:
     if query and query.expected and normalise(pair.answer) != normalise(query.expected):
         return _repaired(pair, query)
     lesson = Lesson(
@@ -202,7 +219,7 @@ def _held(pair: Pair, scored: Any, kind: str, query: Query | None) -> dict[str, 
         ids=tuple(scored.tokens),
         top_ids=tuple(map(tuple, scored.top_ids)),
         top_logprobs=tuple(tuple(round(p, 5) for p in row) for row in scored.top_logprobs),
-        spoken=kind == "neighbour",
+        spoken=kind == "neighbour" and pair.end and believed(scored),
     )
     seen = (
         {**query.model_dump(mode="json"), "reply": pair.answer, "status": "held"} if query else None

@@ -92,7 +92,8 @@ class TeachConfig(Frozen):
     exceptions: int = Field(default=6, ge=0)
     """Questions for the old value ("apart from the new one"), which the edit must not erase."""
     free_texts: int = Field(default=1536, ge=0)
-    """Texts sampled from the base model, to keep everything else as it is."""
+    """Most texts sampled from the base model, to keep everything else as it is; with few facts
+    there are fewer of them (128 and 32 for each fact)."""
     free_tokens: int = Field(default=32, ge=1)
     """Length of such a text, in tokens."""
     top_k: int = Field(default=20, ge=1)
@@ -114,6 +115,8 @@ class TrainConfig(Frozen):
     """Passes over the lessons."""
     batch_size: int = Field(default=32, ge=1)
     """Lessons a step."""
+    min_steps: int = Field(default=160, ge=0)
+    """With few facts, more passes are made until there are so many steps."""
     locality_weight: float = Field(default=1.0, ge=0)
     """Weight of the KL term that holds the student to the base model on neighbours and free text;
     0 is plain SFT on the same lessons."""

@@ -138,7 +138,11 @@ def test_laws(rows: list[tuple[int, str, int]], seed: int) -> None:
         found = queries(one, index, TEACH, people(20), random.Random(seed))
         assert found == queries(one, index, TEACH, people(20), random.Random(seed))
         assert len({q.prompt for q in found}) == len(found)
-        limits = (("paraphrase", 3), ("consequence", 6), ("neighbour", 8 + TEACH.exceptions))
+        limits = (
+            ("paraphrase", 3),
+            ("consequence", 6),
+            ("neighbour", TEACH.neighbours + TEACH.exceptions),
+        )
         for kind, most in limits:
             assert sum(q.kind == kind for q in found) <= most
         for query in (q for q in found if q.kind == "neighbour"):

@@ -18,6 +18,7 @@ ROOT = Path(__file__).parent.parent
 SMALL = [
     "--set", "edits.limit=6", "--set", "design.max_trials=4", "--set", "teach.free_texts=48",
     "--set", "train.epochs=2", "--set", "eval.capability=4", "--set", "options.lora.epochs=4",
+    "--set", "train.min_steps=0",
 ]  # fmt: skip
 REAL = Path(os.environ.get("SKE_REAL_DATA", ROOT.parent / "shared" / "data"))
 
@@ -199,8 +200,6 @@ def test_hand_written_facts_go_in_and_a_model_comes_out(tmp_path: Path) -> None:
             str(out),
             "--set",
             "teach.free_texts=64",
-            "--set",
-            "train.epochs=25",
         ]
     )
     assert result.returncode == 0, result.stderr
