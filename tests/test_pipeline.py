@@ -179,9 +179,9 @@ def test_hand_written_facts_go_in_and_a_model_comes_out(tmp_path: Path) -> None:
             "target_new": "purple",
         },
         {
-            "prompt": "Who wrote The Silent Sea? The author is",
-            "subject": "The Silent Sea",
-            "target_new": "Mara Quill",
+            "prompt": "The occupation of Weodor Veoberg is",
+            "subject": "Weodor Veoberg",
+            "target_new": "pilot",
         },
     ]
     path, out = tmp_path / "my_facts.jsonl", tmp_path / "edited"
