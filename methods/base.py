@@ -89,6 +89,19 @@ class Lesson(Frozen):
     """Whether the completion is learned by cross-entropy, too; sampled text is only held to."""
 
 
+class Practice(Frozen):
+    """A solved example for methods that learn to edit, or that show how it is done.
+
+    Never one of the facts to be edited, and none of its wordings is a probe.
+    """
+
+    fact: Fact
+    paraphrases: tuple[str, ...] = ()
+    """Other wordings that the new target answers."""
+    unrelated: tuple[tuple[str, str], ...] = ()
+    """(prompt, answer) pairs that the edit must leave as they are."""
+
+
 @dataclass(frozen=True)
 class Workshop:
     """What a method may use beside its own options."""
@@ -98,6 +111,12 @@ class Workshop:
     """For checkpoints; a killed edit goes on from here."""
     lessons: Callable[[], Sequence[Lesson]] | None = None
     """The teacher's lessons, for methods that learn from a teacher."""
+    practice: Callable[[], Sequence[Practice]] | None = None
+    """Solved examples, for methods that need some."""
+    texts: Callable[[], Sequence[str]] | None = None
+    """General text, for statistics of what the model usually sees; else it is sampled from it."""
+    cache: Path | None = None
+    """For what depends on the model and not on the facts; its files are named by their content."""
     progress: Callable[[int, int, float], None] = field(default=lambda step, total, loss: None)
     """Called with (step, steps, loss)."""
 
