@@ -7,6 +7,7 @@ text. Needs no prompt afterwards: what comes out is an ordinary change of weight
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +16,9 @@ from methods.delta import DeltaEdit
 from methods.sft import SftOptions, train
 from ske.lm import LM, ask
 from ske.types import Fact
+
+FACT_SHARE = 0.2
+TAUGHT = ("fact", "paraphrase", "consequence")
 
 
 class Student:
@@ -37,4 +41,19 @@ class Student:
             ]
         else:
             lessons = self.workshop.lessons()
+        lessons = balanced(lessons)
         return train(weights_of(lm, "ske"), lessons, self.options, self.workshop, "ske")
+
+
+def balanced(lessons: Sequence[Lesson]) -> list[Lesson]:
+    """Repeat the lessons about the facts until they are `FACT_SHARE` of all.
+
+    Many facts are more than that anyway; a handful would be one row in twenty, and take as many
+    steps as many facts do.
+    """
+    taught = [lesson for lesson in lessons if lesson.kind in TAUGHT]
+    others = len(lessons) - len(taught)
+    if not taught:
+        return list(lessons)
+    wanted = FACT_SHARE * others / (1 - FACT_SHARE)
+    return [*lessons, *taught * (math.ceil(wanted / len(taught)) - 1)]

@@ -112,11 +112,12 @@ def _check_options(config: Config) -> None:
     """Refuse bad options of any method before anything heavy runs."""
     from methods.base import Workshop
     from methods.table import build
+    from pipeline.places import options_for
 
     if "ske" in config.options:
         raise UserError("options.ske: the student's options are the keys of `train`")
     for name in config.methods:
-        build(name, config.options.get(name, {}), Workshop())
+        build(name, options_for(config, name), Workshop())
 
 
 @app.command()

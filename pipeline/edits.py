@@ -9,13 +9,15 @@ from __future__ import annotations
 import resource
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from methods.base import Edit, Lesson, Workshop
+from methods.base import Edit, Lesson
 from methods.table import build, defaults, load_edit
 from pipeline.facts import read_facts
-from pipeline.places import edit_folder, is_taught
+from pipeline.places import edit_folder, is_taught, options_for
+from pipeline.practice import workshop
 from pipeline.run import Run
 from pipeline.stage import fingerprint
 from ske.io import file_hash, read_rows, write_json
@@ -53,13 +55,15 @@ def run(run: Run, folder: Path) -> None:
     for method in run.config.methods:
         if is_taught(method):
             continue
-        options = run.config.options.get(method, {})
+        options = options_for(run.config, method)
         key = content_hash(
             [
                 method,
                 {**defaults(method), **options},
                 run.config.seed,
                 [fact.model_dump() for fact in facts],
+                run.config.practice.model_dump(),
+                run.config.texts.model_dump(),
                 _model_key(run),
             ]
         )
@@ -92,13 +96,12 @@ def _make(
     lessons: list[Lesson] | None = None,
 ) -> Edit:
     with run.progress(f"{method}") as update:
-        workshop = Workshop(
-            seed=run.config.seed,
-            folder=work,
+        given = replace(
+            workshop(run, work),
             lessons=None if lessons is None else lambda: lessons,
             progress=lambda step, steps, loss: update(step, steps, f"loss {loss:.3f}"),
         )
-        return build(method, options, workshop).edit(run.lm, facts)
+        return build(method, options, given).edit(run.lm, facts)
 
 
 def _costs(started: float, folder: Path) -> dict[str, Any]:

@@ -6,9 +6,20 @@ import json
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from methods.table import METHODS
 from pipeline.run import Run
-from ske.config import Config
+from ske.config import Config, found
+
+
+def options_for(config: Config, method: str) -> dict[str, Any]:
+    """A method's options in a run: those tuned for its model, under those it names itself."""
+    tuned: dict[str, Any] = {}
+    if config.tuned is not None:
+        path = found(config.tuned) / f"{method}.yaml"
+        tuned = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}) if path.exists() else {}
+    return {**tuned, **config.options.get(method, {})}
 
 
 def is_taught(method: str) -> bool:

@@ -37,7 +37,7 @@ STAGES = (
         "edit",
         "pipeline.edits:run",
         ("facts",),
-        ("model", "methods", "options", "seed"),
+        ("model", "methods", "options", "tuned", "practice", "texts", "seed"),
         "the other methods make the same edits",
     ),
     Stage(

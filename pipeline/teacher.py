@@ -34,7 +34,9 @@ from ske.types import Fact, UserError
 
 SAMPLING = Sampling(max_new_tokens=48)
 BELIEVED = math.log(0.5)
-"""Mean log-probability of an answer's tokens from which the base model knows, not guesses."""
+"""Log-probability of a whole answer, its end included, from which the base model knows it."""
+RAMBLE = 8
+"""Tokens to which the student is held where the base model's reply finds no end."""
 
 
 def run(run: Run, folder: Path) -> None:
@@ -169,12 +171,11 @@ def old_values(lm: LM, asked: Sequence[Query], facts: Sequence[Fact]) -> list[Qu
     it only guesses, there is no old value to keep.
     """
     beliefs = lm.generate([ask(fact.prompt) for fact in facts], SAMPLING)
-    pairs = [Pair(ask(f.prompt), r.text) for f, r in zip(facts, beliefs, strict=True)]
-    scored = lm.logprobs(pairs)
+    pairs = [Pair(ask(f.prompt), r.text, r.finished) for f, r in zip(facts, beliefs, strict=True)]
     old = {
         fact.id: pair.answer
-        for fact, pair, own in zip(facts, pairs, scored, strict=True)
-        if believed(own)
+        for fact, pair, own in zip(facts, pairs, lm.logprobs(pairs), strict=True)
+        if believed(pair, own)
     }
     return [
         query.model_copy(update={"expected": old[query.fact_id]})
@@ -183,9 +184,12 @@ def old_values(lm: LM, asked: Sequence[Query], facts: Sequence[Fact]) -> list[Qu
     ]
 
 
-def believed(scored: Scored) -> bool:
-    """Whether the base model knows its answer: a guess or a ramble is held to, not learned."""
-    return bool(scored.logprobs) and sum(scored.logprobs) / len(scored.logprobs) > BELIEVED
+def believed(pair: Pair, scored: Scored) -> bool:
+    """Whether the base model knows its answer: a guess or a ramble is held to, not learned.
+
+    The whole answer counts: one that repeats itself is sure of every word but the first.
+    """
+    return pair.end and bool(scored.logprobs) and sum(scored.logprobs) > BELIEVED
 
 
 def held(lm: LM, asked: Sequence[tuple[str, Query]], top_k: int) -> list[dict[str, Any]]:
@@ -211,15 +215,17 @@ def free_lessons(lm: LM, texts: Sequence[str], top_k: int) -> list[dict[str, Any
 def _held(pair: Pair, scored: Scored, kind: str, query: Query | None) -> dict[str, Any]:
     if query and query.expected and normalise(pair.answer) != normalise(query.expected):
         return _repaired(pair, query)
+    rambles = kind == "neighbour" and not pair.end
+    most = RAMBLE if rambles else len(scored.tokens)
     lesson = Lesson(
         chat=pair.chat,
         completion=pair.answer,
         kind=kind,
         fact=query.fact_id if query else None,
-        ids=tuple(scored.tokens),
-        top_ids=tuple(map(tuple, scored.top_ids)),
-        top_logprobs=tuple(tuple(round(p, 5) for p in row) for row in scored.top_logprobs),
-        spoken=kind == "neighbour" and pair.end and believed(scored),
+        ids=tuple(scored.tokens[:most]),
+        top_ids=tuple(map(tuple, scored.top_ids[:most])),
+        top_logprobs=tuple(tuple(round(p, 5) for p in row) for row in scored.top_logprobs[:most]),
+        spoken=kind == "neighbour" and believed(pair, scored),
     )
     seen = (
         {**query.model_dump(mode="json"), "reply": pair.answer, "status": "held"} if query else None

@@ -146,6 +146,23 @@ class LeakageConfig(Frozen):
     """Share of common n-grams from which a query counts as a near-copy."""
 
 
+class PracticeConfig(Frozen):
+    """Solved examples, for methods that learn to edit (MEND) or show how it is done (IKE)."""
+
+    path: str | None = None
+    """A data set; else other cases of `data`: on the embedded world those of its `val` people.
+    Cases that share a subject with an edited fact are never used."""
+    limit: int = Field(default=256, ge=1)
+    """How many cases at most."""
+
+
+class TextsConfig(Frozen):
+    """General text, for methods that need statistics of what the model usually sees (ROME)."""
+
+    path: str | None = None
+    """A text file, paragraphs between blank lines; else texts are sampled from the model."""
+
+
 class Config(Frozen):
     """One run."""
 
@@ -159,6 +176,11 @@ class Config(Frozen):
     """What is compared; `ske methods` lists the names. The first is always the unedited base."""
     options: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Options of single methods by name, over configs/methods/NAME.yaml."""
+    tuned: str | None = None
+    """A folder of NAME.yaml with options tuned for this model: over those of configs/methods,
+    under `options`."""
+    practice: PracticeConfig = PracticeConfig()
+    texts: TextsConfig = TextsConfig()
     design: DesignConfig = DesignConfig()
     teach: TeachConfig = TeachConfig()
     train: TrainConfig = TrainConfig()

@@ -101,3 +101,8 @@ def locked(folder: Path) -> Iterator[None]:
         file.write(str(os.getpid()))
         file.flush()
         yield
+
+
+def cache_folder() -> Path:
+    """Where what depends on a model alone is kept for later runs: $SKE_CACHE, or ~/.cache/ske."""
+    return Path(os.environ.get("SKE_CACHE") or Path.home() / ".cache" / "ske")
