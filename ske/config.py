@@ -115,7 +115,7 @@ class TrainConfig(Frozen):
     """Passes over the lessons."""
     batch_size: int = Field(default=32, ge=1)
     """Lessons a step."""
-    min_steps: int = Field(default=160, ge=0)
+    min_steps: int = Field(default=80, ge=0)
     """With few facts, more passes are made until there are so many steps."""
     locality_weight: float = Field(default=1.0, ge=0)
     """Weight of the KL term that holds the student to the base model on neighbours and free text;
