@@ -6,15 +6,14 @@ Writes `edit/` (the student's) and `student/` in the run folder for `train`; `it
 
 from __future__ import annotations
 
-import resource
 import shutil
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from methods.base import Edit, Lesson
 from methods.table import build, defaults, load_edit
+from pipeline.costs import measured, size_of
 from pipeline.facts import read_facts
 from pipeline.places import edit_folder, is_taught, options_for
 from pipeline.practice import workshop
@@ -29,11 +28,12 @@ def train(run: Run, folder: Path) -> None:
     rows = read_rows(run.stage("teach") / "lessons.jsonl")
     lessons = [Lesson(**row) for row in rows]
     options = run.config.train.model_dump(mode="json")
-    started = time.time()
-    edit = _make(run, "ske", options, read_facts(run), folder / "work", lessons)
-    edit.save(folder / "edit")
+    _ = run.lm  # Loading the model is nobody's cost.
+    with measured() as costs:
+        edit = _make(run, "ske", options, read_facts(run), folder / "work", lessons)
+        edit.save(folder / "edit")
     save_student(run, edit, run.folder / "student")
-    write_json(folder / "costs.json", _costs(started, folder / "edit"))
+    write_json(folder / "costs.json", {**costs, "bytes": size_of(folder / "edit")})
     shutil.rmtree(folder / "work", ignore_errors=True)
 
 
@@ -71,10 +71,11 @@ def run(run: Run, folder: Path) -> None:
         mark = place / "key"
         if not mark.exists() or mark.read_text(encoding="utf-8") != key:
             shutil.rmtree(place, ignore_errors=True)
-            started = time.time()
-            _make(run, method, options, facts, place / "work").save(place)
+            _ = run.lm
+            with measured() as costs:
+                _make(run, method, options, facts, place / "work").save(place)
             shutil.rmtree(place / "work", ignore_errors=True)
-            write_json(place / "costs.json", _costs(started, place))
+            write_json(place / "costs.json", {**costs, "bytes": size_of(place)})
             mark.write_text(key, encoding="utf-8")
         summary[method] = content_hash(
             {p.name: file_hash(p) for p in sorted(place.iterdir()) if p.name.startswith("edit")}
@@ -102,13 +103,6 @@ def _make(
             progress=lambda step, steps, loss: update(step, steps, f"loss {loss:.3f}"),
         )
         return build(method, options, given).edit(run.lm, facts)
-
-
-def _costs(started: float, folder: Path) -> dict[str, Any]:
-    size = sum(p.stat().st_size for p in folder.rglob("edit.*") if p.is_file())
-    # Kilobytes on Linux; the peak of the whole process so far, base model included.
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"seconds": round(time.time() - started, 1), "bytes": size, "peak_mb": round(peak)}
 
 
 def _model_key(run: Run) -> str:

@@ -15,11 +15,14 @@ from typing import Any, NamedTuple
 from agents.records import CurveRow, Design
 from eval.score import ErrorKey, Row, count_errors, score_row
 from eval.tables import TableRow
-from pipeline.places import costs_of, reference_of
+from pipeline.places import costs_of, is_taught, reference_of
 from pipeline.run import Run
 from pipeline.show import read_csv
 from pipeline.stage import read_manifest
 from ske.config import Config
+
+TEACHING = ("design", "teach")
+"""Stages of a taught method before its training."""
 
 
 class Miss(NamedTuple):
@@ -169,8 +172,13 @@ def _costs(run: Run, method: str) -> dict[str, Any]:
         (run.stage("ask") / "items").glob(f"{method}-*.cost.json"), key=lambda p: p.stat().st_mtime
     )
     asking = _json(asked[-1]) if asked else {}
+    making = costs_of(run, method)
+    if is_taught(method) and "seconds" in making:
+        # Designing the prompts and asking the teacher are part of the method.
+        before = [read_manifest(run.folder, name).get("seconds", 0) for name in TEACHING]
+        making["seconds"] += sum(before)
     return {
-        **costs_of(run, method),
+        **making,
         **{f"asking_{key}": value for key, value in asking.items()},
     }
 

@@ -90,7 +90,14 @@ def category_table(evidence: Evidence, protocol: str, metric: str) -> Table | No
 
 def cost_table(evidence: Evidence) -> Table:
     """What making and asking each edit took."""
-    columns = ("method", "seconds to make", "seconds to ask", "size of edit", "peak memory")
+    columns = (
+        "method",
+        "seconds to make",
+        "seconds to ask",
+        "size of edit",
+        "peak memory",
+        "of it for the edit",
+    )
     rows = [
         [method_label(method), *_cost_cells(evidence.costs.get(method, {}))]
         for method in evidence.methods
@@ -104,6 +111,7 @@ def _cost_cells(costs: dict[str, Any]) -> list[str]:
         f"{costs['asking_seconds']:.1f}" if "asking_seconds" in costs else NOTHING,
         size_text(costs["bytes"]) if "bytes" in costs else NOTHING,
         f"{costs['peak_mb']:,} MB" if "peak_mb" in costs else NOTHING,
+        f"{costs['extra_mb']:,} MB" if "extra_mb" in costs else NOTHING,
     ]
 
 
