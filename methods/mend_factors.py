@@ -8,6 +8,7 @@ and B (Mitchell et al. 2022, arXiv 2110.11309, section 3.1).
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -76,18 +77,33 @@ def mlp_matrices(model: PreTrainedModel, layers: int) -> list[Matrix]:
     path, stack = max(stacks, key=lambda item: sum(p.numel() for p in item[1].parameters()))
     found = []
     for number in range(max(0, len(stack) - layers), len(stack)):
+        attention = _attention(stack[number])
         own = [
             _matrix(f"{path}.{number}.{name}.weight", module)
             for name, module in stack[number].named_modules()
-            if isinstance(module, nn.Linear | Conv1D) and "att" not in name
+            if isinstance(module, nn.Linear | Conv1D) and not name.startswith(attention)
         ]
-        if not any(matrix.outputs == own[0].inputs for matrix in own):
+        if not own or not any(matrix.outputs == own[0].inputs for matrix in own):
             raise UserError(
                 f"mend: layer {path}.{number} of {type(model).__name__} has no MLP of plain "
                 "matrices (linear layers that lead back to the hidden state); use another method"
             )
         found += own
     return found
+
+
+def _attention(layer: nn.Module) -> tuple[str, ...]:
+    """Names of the modules in a layer that are given a mask, which an MLP never is."""
+    return tuple(
+        f"{name}."
+        for name, module in layer.named_modules()
+        if name and any("mask" in key for key in inspect.signature(module.forward).parameters)
+    )
+
+
+def wide(tensor: torch.Tensor) -> torch.Tensor:
+    """In fp32, or as it is if that is more."""
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
 def _matrix(name: str, module: nn.Module) -> Matrix:
@@ -120,7 +136,7 @@ def log_probs(model: PreTrainedModel, batch: Batch) -> tuple[torch.Tensor, torch
     output: Any = model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False)
     said = batch.labels[:, 1:] != IGNORED
     weights = (said / said.sum(1, keepdim=True).clamp(min=1))[said]
-    return torch.log_softmax(output.logits[:, :-1][said].float(), dim=-1), weights
+    return torch.log_softmax(wide(output.logits[:, :-1][said]), dim=-1), weights
 
 
 def answer_loss(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
@@ -162,8 +178,8 @@ def gradient_factors(
     rows = len(batch.ids)
     return [
         Factors(
-            inputs[matrix.name].reshape(rows, -1, matrix.inputs).float(),
-            delta.reshape(rows, -1, matrix.outputs).float(),
+            wide(inputs[matrix.name].reshape(rows, -1, matrix.inputs)),
+            wide(delta.reshape(rows, -1, matrix.outputs)),
         )
         for matrix, delta in zip(matrices, deltas, strict=True)
     ]
