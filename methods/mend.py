@@ -32,6 +32,7 @@ from methods.mend_factors import (
 from methods.mend_state import load_transforms, save_transforms
 from methods.mend_training import MendOptions, Trainer, drills, row, together
 from methods.mend_transform import Transforms, informative
+from ske.backends.render import Renderer
 from ske.lm import LM, ask
 from ske.types import Fact, UserError, content_hash
 
@@ -46,6 +47,7 @@ class Mend:
         """Raises UserError on unknown options."""
         self.options: MendOptions = options_of(MendOptions, options, "mend")
         self.workshop = workshop
+        self._last: tuple[str, Renderer, Transforms] | None = None
 
     def edit(self, lm: LM, facts: Sequence[Fact]) -> DeltaEdit:
         """Train the transform, unless it is in the cache, and transform the facts' gradients.
@@ -56,11 +58,18 @@ class Mend:
         holder = weights_of(lm, "mend")
         matrices = mlp_matrices(holder.model, self.options.layers)
         with frozen(holder.model):
-            transforms = self._trained(holder, matrices)
+            transforms = self._transforms(holder, matrices)
             rows = [row(holder, ask(fact.prompt), fact.target_new) for fact in facts]
             return DeltaEdit(_deltas(holder, matrices, transforms, rows), "mend")
 
-    def _trained(self, holder: HasWeights, matrices: Sequence[Matrix]) -> Transforms:
+    def _transforms(self, holder: HasWeights, matrices: Sequence[Matrix]) -> Transforms:
+        """Those of the last edit if the model is still the same, else from the cache or trained."""
+        model, renderer = fingerprint(holder.model), holder.renderer
+        if self._last is None or self._last[0] != model or self._last[1] is not renderer:
+            self._last = model, renderer, self._trained(holder, matrices, model)
+        return self._last[2]
+
+    def _trained(self, holder: HasWeights, matrices: Sequence[Matrix], model: str) -> Transforms:
         options, workshop = self.options, self.workshop
         if workshop.practice is None:
             raise UserError(
@@ -73,7 +82,7 @@ class Mend:
         transforms = Transforms(
             matrices, options.rank, options.edit_lr, generator, options.normalise
         ).to(holder.model.device)
-        known = [fingerprint(holder.model), made, options.model_dump(), workshop.seed]
+        known = [model, made, options.model_dump(), workshop.seed]
         name = f"mend-{content_hash(known)}"
         done, going = _files(workshop, name)
         if load_transforms(done, transforms):

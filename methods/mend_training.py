@@ -278,7 +278,7 @@ class Trainer:
 
 
 def together(factors: Factors, episodes: int) -> Factors:
-    """[facts, tokens, ...] -> [episodes, facts of one x tokens, ...]: the facts' sum is the edit."""
+    """[facts, tokens, ...] -> [episodes, facts of one x tokens, ...]: an edit is their sum."""
     return Factors(*(part.reshape(episodes, -1, part.shape[-1]) for part in factors))
 
 

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import tiny
 import torch
-from torch import nn
 from transformers import AutoModelForCausalLM, GPTJConfig, MixtralConfig, OPTConfig
 
 from methods.base import Practice, Workshop
@@ -105,8 +104,8 @@ def test_the_mlp_is_found_without_a_module_of_its_own() -> None:
     opt.word_embed_proj_dim = 16
     model = AutoModelForCausalLM.from_config(opt)
     assert [m.name.split(".")[-2] for m in mlp_matrices(model, 1)] == ["fc1", "fc2"]
-    ids = {"bos_token_id": 1, "eos_token_id": 1}
-    gptj = GPTJConfig(vocab_size=9, n_embd=16, n_layer=2, n_head=2, rotary_dim=4, **ids)
+    gptj = GPTJConfig(vocab_size=9, n_embd=16, n_layer=2, n_head=2, rotary_dim=4)
+    gptj.bos_token_id = gptj.eos_token_id = 1
     found = mlp_matrices(AutoModelForCausalLM.from_config(gptj), 1)
     assert [m.name.split(".")[-2] for m in found] == ["fc_in", "fc_out"]
 
@@ -438,6 +437,23 @@ def test_training_is_done_once_for_a_model_and_its_practice(tmp_path: Path) -> N
     assert {path.name.split(".", 1)[1] for path in tmp_path.iterdir()} == {"safetensors"}
 
 
+def test_an_editor_remembers_its_transform_while_the_model_is_the_same() -> None:
+    calls: list[int] = []
+
+    def counted() -> list[Practice]:
+        calls.append(1)
+        return practice()
+
+    lm = tiny.lm()
+    editor = Mend({**SMALL, "epochs": 1}, Workshop(practice=counted))
+    first = editor.edit(lm, tiny.FACTS)
+    editor.edit(lm, tiny.FACTS[:1])
+    assert len(calls) == 1
+    with first.applied(lm):
+        editor.edit(lm, tiny.FACTS[:1])
+    assert len(calls) == 2
+
+
 class Killed(Exception):
     pass
 
@@ -471,7 +487,8 @@ def test_a_killed_training_goes_on_with_the_same_result(tmp_path: Path, place: s
 
 def test_an_edit_goes_its_way_in_bf16() -> None:
     lm = tiny.lm("gpt2")
-    lm.model.to(torch.bfloat16)
+    for parameter in lm.model.parameters():
+        parameter.data = parameter.data.bfloat16()
     edit = Mend({**SMALL, "epochs": 2}, workshop()).edit(lm, tiny.FACTS)
     found = deltas(edit)
     assert all(delta.dtype == torch.float32 for delta in found.values())
@@ -494,4 +511,7 @@ def test_a_fingerprint_sees_one_bit() -> None:
     with torch.no_grad():
         weight.view(torch.int32)[5, 7] += 1
     assert fingerprint(one) != fingerprint(other)
-    assert fingerprint(nn.Module.to(other, torch.bfloat16)) != fingerprint(tiny.lm().model)
+    before = fingerprint(other)
+    with torch.no_grad():
+        other.get_parameter("model.norm.weight").data = torch.ones(64, dtype=torch.float64)
+    assert fingerprint(other) != before
