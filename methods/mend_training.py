@@ -92,7 +92,7 @@ class Episodes(NamedTuple):
     """For each episode its wordings first, then its unrelated prompts."""
     wordings: torch.Tensor
     """[rows of asked], whether a row is a wording of an edited fact."""
-    count: int
+    number: int
 
 
 def row(holder: HasWeights, chat: Chat, answer: str) -> Row:
@@ -262,7 +262,7 @@ class Trainer:
         gradients = gradient_factors(self.model, self.matrices, episodes.facts)
         if learning:
             self.transforms.observe(gradients)
-        updates = self.transforms([together(part, episodes.count) for part in gradients])
+        updates = self.transforms([together(part, episodes.number) for part in gradients])
         asked, wordings = episodes.asked, episodes.wordings
         stay = Batch(*(part[~wordings] for part in asked))
         with torch.no_grad():
