@@ -260,9 +260,8 @@ class Trainer:
     def loss(self, episodes: Episodes, learning: bool = False) -> torch.Tensor:
         """`edit_weight` x edit loss + `locality_weight` x divergence, means over rows, in nats."""
         gradients = gradient_factors(self.model, self.matrices, episodes.facts)
-        if learning:
-            self.transforms.observe(gradients)
-        updates = self.transforms([together(part, episodes.number) for part in gradients])
+        gradients = [together(part, episodes.number) for part in gradients]
+        updates = self.transforms(gradients, learning)
         asked, wordings = episodes.asked, episodes.wordings
         stay = Batch(*(part[~wordings] for part in asked))
         with torch.no_grad():

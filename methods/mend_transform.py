@@ -135,10 +135,17 @@ class Transforms(nn.Module):
             assert isinstance(transform, GradientTransform)
             transform.observe(factors)
 
-    def forward(self, gradients: Sequence[Factors]) -> list[Factors]:
-        """What to add to each matrix: transformed factors, with -lr in the deltas."""
+    def forward(self, gradients: Sequence[Factors], learning: bool = False) -> list[Factors]:
+        """What to add to each matrix: transformed factors, with -lr in the deltas.
+
+        In training each matrix's tokens enter the statistics right before they are transformed.
+        """
         updates = []
         for (shape, place), lr, factors in zip(self.places, self.edit_lrs, gradients, strict=True):
-            changed = self.shapes[shape](factors, place)
+            transform = self.shapes[shape]
+            assert isinstance(transform, GradientTransform)
+            if learning:
+                transform.observe(factors)
+            changed = transform(factors, place)
             updates.append(Factors(changed.inputs, -lr * changed.deltas))
         return updates

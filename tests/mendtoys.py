@@ -74,7 +74,7 @@ def trainer(lm: LocalLM, **options: Any) -> Trainer:
     chosen = MendOptions.model_validate({**SMALL, "batch_size": 4, "epochs": 12, **options})
     matrices = mlp_matrices(lm.model, chosen.layers)
     generator = torch.Generator().manual_seed(0)
-    transforms = Transforms(matrices, chosen.rank, chosen.edit_lr, generator)
+    transforms = Transforms(matrices, chosen.rank, chosen.edit_lr, generator, chosen.normalise)
     return Trainer(lm, matrices, transforms, drills(lm, practice()), chosen, seed=0)
 
 
