@@ -175,11 +175,11 @@ def gradient_factors(
     with torch.enable_grad(), _hooked(matrices, probe):
         loss = answer_loss(model, batch)
         deltas = torch.autograd.grad(loss, [probes[matrix.name] for matrix in matrices])
-    rows = len(batch.ids)
+    rows, device = len(batch.ids), batch.ids.device
     return [
         Factors(
-            wide(inputs[matrix.name].reshape(rows, -1, matrix.inputs)),
-            wide(delta.reshape(rows, -1, matrix.outputs)),
+            wide(inputs[matrix.name].reshape(rows, -1, matrix.inputs)).to(device),
+            wide(delta.reshape(rows, -1, matrix.outputs)).to(device),
         )
         for matrix, delta in zip(matrices, deltas, strict=True)
     ]
@@ -198,9 +198,9 @@ def updated(matrices: Sequence[Matrix], updates: Sequence[Factors]) -> Iterator[
         update = of[matrix.name]
 
         def hook(module: nn.Module, args: Any, output: torch.Tensor) -> torch.Tensor:
-            x = args[0].reshape(len(update.inputs), -1, matrix.inputs).to(update.inputs.dtype)
+            x = args[0].reshape(len(update.inputs), -1, matrix.inputs).to(update.inputs)
             added = (x @ update.inputs.mT) @ update.deltas
-            return output + added.reshape(output.shape).to(output.dtype)
+            return output + added.reshape(output.shape).to(output)
 
         return hook
 

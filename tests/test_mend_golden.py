@@ -109,7 +109,8 @@ def test_the_transform() -> None:
 def golden_lm() -> LocalLM:
     tokens = tiny.tokenizer()
     config = GPT2Config(vocab_size=len(tokens), n_embd=64, n_layer=6, n_head=2, n_positions=512)
-    config.bos_token_id = config.eos_token_id = tokens.eos_token_id
+    end: Any = tokens.eos_token_id
+    config.bos_token_id = config.eos_token_id = end
     model = GPT2LMHeadModel(config)
     seeded = torch.Generator().manual_seed(11)
     scales = {"wte": 0.3, ".attn.": 0.4, "mlp.c_proj": 0.1}
