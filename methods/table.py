@@ -31,6 +31,7 @@ METHODS = {
     "base": Method("methods.unedited:Unedited", "the model as it is"),
     "prompt": Method("methods.prompt:Prompt", "all facts in one prompt, weights untouched"),
     "lora": Method("methods.lora:Lora", "low-rank adapters trained on the bare facts"),
+    "mend": Method("methods.mend:Mend", "a trained network turns gradients into edits"),
     "ske": Method(
         "methods.student:Student",
         "a student trained on what a prompted teacher answers",

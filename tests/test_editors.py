@@ -9,7 +9,7 @@ import pytest
 import tiny
 import torch
 
-from methods.base import Edit, Lesson, Workshop, Wraps, weights_of
+from methods.base import Edit, Lesson, Practice, Workshop, Wraps, weights_of
 from methods.delta import DeltaEdit, LowRank
 from methods.prompt import PromptEdit
 from methods.table import METHODS, build, load_edit
@@ -37,8 +37,20 @@ def lessons() -> list[Lesson]:
     return [Lesson(chat=ask(f.prompt), completion=f.target_new, fact=f.id) for f in tiny.FACTS]
 
 
+def practice() -> list[Practice]:
+    """Solved examples about others than `tiny.FACTS`."""
+    return [
+        Practice(
+            fact=Fact(id=name, subject=name, prompt=f"The employer of {name} is", target_new=new),
+            paraphrases=(f"{name} is at",),
+            unrelated=((f"The place of birth of {name} is", "Vell"),),
+        )
+        for name, new in (("Ada Works", "Acme"), ("Acme Cole", "Ruria"), ("Bela Vell", "London"))
+    ]
+
+
 def make(name: str, lm: LM, facts: Sequence[Fact] = tiny.FACTS) -> Edit:
-    workshop = Workshop(seed=1, lessons=lessons)
+    workshop = Workshop(seed=1, lessons=lessons, practice=practice)
     try:
         editor = build(name, FEW, workshop)
     except UserError:
