@@ -31,6 +31,7 @@ METHODS = {
     "base": Method("methods.unedited:Unedited", "the model as it is"),
     "prompt": Method("methods.prompt:Prompt", "all facts in one prompt, weights untouched"),
     "lora": Method("methods.lora:Lora", "low-rank adapters trained on the bare facts"),
+    "svf": Method("methods.svf:Svf", "singular values of the MLPs scaled by trained factors"),
     "ske": Method(
         "methods.student:Student",
         "a student trained on what a prompted teacher answers",
@@ -42,6 +43,7 @@ FORMS = {
     "none": "methods.unedited:NoEdit",
     "prompt": "methods.prompt:PromptEdit",
     "delta": "methods.delta:DeltaEdit",
+    "svf": "methods.svf_edit:SvfEdit",
 }
 """How a saved edit says what it is -> what reads it."""
 
