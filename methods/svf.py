@@ -7,16 +7,18 @@ targets. Different: factor space instead of dense gradients, and cross-entropy b
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 
 from methods.base import Edit, HasWeights, Workshop, options_of, weights_of
-from methods.svf_edit import Laying, SvfEdit, parts_of
-from methods.svf_layers import FactorSpace
-from methods.svf_losses import Example
+from methods.cem import Score, search
+from methods.experts import OTHER, ExpertsEdit, kind_of, question_about
+from methods.svf_edit import Laying, SvfEdit, Z, parts_of
+from methods.svf_layers import FactorSpace, scaled
+from methods.svf_losses import Example, row_of, scores
 from methods.svf_options import SvfOptions
 from methods.svf_train import SvfTrainer, frozen
 from ske.lm import LM, ask
@@ -32,13 +34,89 @@ class Svf:
         self.workshop = workshop
 
     def edit(self, lm: LM, facts: Sequence[Fact]) -> Edit:
-        """Train one z on (prompt, new target) pairs, or one for each relation."""
+        """Train one z on (prompt, new target) pairs, or one for each relation among the facts."""
         holder, options = weights_of(lm, "svf"), self.options
-        examples = [Example(ask(fact.prompt), fact.target_new) for fact in facts]
         parts = parts_of(holder.model, options.targets, self.workshop.cache)
         with frozen(holder.model), FactorSpace(parts, beside=False).installed() as space:
-            trainer = SvfTrainer(space, holder, options, self.workshop)
-            z = trainer.train(examples)
-        laying = Laying(renormalise=options.renormalise, apply=options.apply)
-        about = {"seed": self.workshop.seed, "options": options.model_dump()}
-        return SvfEdit(z, laying, about, self.workshop.cache)
+            if options.experts == "one":
+                z = self._trained(space, holder, [_example(fact) for fact in facts], "one")
+                return SvfEdit(z, self._laying(), self._about(), self.workshop.cache)
+            return self._experts(space, holder, facts)
+
+    def _experts(self, space: FactorSpace, holder: HasWeights, facts: Sequence[Fact]) -> Edit:
+        kinds: dict[str, list[Fact]] = {}
+        for fact in facts:
+            kinds.setdefault(kind_of(fact), []).append(fact)
+        experts = {
+            kind: self._trained(space, holder, [_example(f) for f in some], f"expert-{number}")
+            for number, (kind, some) in enumerate(kinds.items())
+        }
+        laying, cache = self._laying(), self.workshop.cache
+        if self.options.dispatch == "cem":
+            weights = self._searched(space, holder, facts, list(experts.values()))
+            about = {**self._about(), "mixture": dict(zip(experts, weights.tolist(), strict=True))}
+            return SvfEdit(mixed(list(experts.values()), weights), laying, about, cache)
+        classifier = None
+        if self.options.dispatch == "classifier":
+            classifier = self._trained(space, holder, self._naming(kinds), "classifier")
+        return ExpertsEdit(experts, classifier, laying, self._about(), cache)
+
+    def _trained(
+        self, space: FactorSpace, holder: HasWeights, examples: Sequence[Example], name: str
+    ) -> Z:
+        folder = self.workshop.folder
+        workshop = replace(self.workshop, folder=folder and folder / name)
+        return SvfTrainer(space, holder, self.options, workshop).train(examples)
+
+    def _naming(self, kinds: Mapping[str, Sequence[Fact]]) -> list[Example]:
+        """What teaches the classifier: each fact's kind, and that other text is of none."""
+        names = list(kinds)
+        own = [(f.prompt, kind) for kind, some in kinds.items() for f in some]
+        texts = list(self.workshop.texts() if self.workshop.texts else ())[: len(own)]
+        asked = [*own, *((text, OTHER) for text in texts)]
+        return [Example(question_about(ask(text), names), kind) for text, kind in asked]
+
+    def _searched(
+        self, space: FactorSpace, holder: HasWeights, facts: Sequence[Fact], experts: Sequence[Z]
+    ) -> torch.Tensor:
+        """The weights of the mixture that answers a few of the facts best, by CEM.
+
+        Ties are broken by the mean log p of the targets; the authors' take that of the replies
+        that were right.
+        """
+        options, draw = self.options, torch.Generator().manual_seed(self.workshop.seed)
+        few = torch.randperm(len(facts), generator=draw)[: options.few_shot].tolist()
+        rows = [row_of(holder, *_example(facts[i])) for i in few]
+
+        def score(weights: torch.Tensor) -> Score:
+            z = mixed(experts, weights)
+            scales = {n: scaled(f, z[n], options.renormalise) for n, f in space.factors.items()}
+            with space.using(scales):
+                return scores(holder, rows)
+
+        sizes = (options.population, options.elite, options.generations)
+        return search(score, len(experts), *sizes, draw).weights
+
+    def _laying(self) -> Laying:
+        return Laying(renormalise=self.options.renormalise, apply=self.options.apply)
+
+    def _about(self) -> dict[str, Any]:
+        return {"seed": self.workshop.seed, "options": self.options.model_dump()}
+
+
+def mixed(experts: Sequence[Z], weights: torch.Tensor) -> dict[str, torch.Tensor]:
+    """The z that is the experts' mean, weighted; all weights 0 count as all equal."""
+    if weights.sum() == 0:
+        weights = torch.ones_like(weights)
+    shares = (weights / weights.sum()).tolist()
+    return {
+        name: sum(
+            (share * z[name] for share, z in zip(shares, experts, strict=True)),
+            start=torch.zeros_like(value),
+        )
+        for name, value in experts[0].items()
+    }
+
+
+def _example(fact: Fact) -> Example:
+    return Example(ask(fact.prompt), fact.target_new)

@@ -23,7 +23,7 @@ Scales = Mapping[str, torch.Tensor]
 
 
 def correction(s: torch.Tensor, z: torch.Tensor, renormalise: bool) -> torch.Tensor:
-    """c = sum(s) / sum(s z), which keeps the sum of the singular values; 1 without.
+    """The factor sum(s) / sum(s z), which keeps the sum of the singular values; or 1.
 
     It is in the authors' code (`compose_new_params`), not in the paper's formula.
     """

@@ -46,7 +46,7 @@ class Said(NamedTuple):
     """[tokens], the number of the row in the piece."""
 
     def own(self) -> torch.Tensor:
-        """log p of each token, [tokens]."""
+        """The log-probability of each token, [tokens]."""
         return self.logprobs.gather(1, self.ids[:, None])[:, 0]
 
 

@@ -89,9 +89,7 @@ class SvfTrainer:
             self.optimizer.zero_grad()
         return total
 
-    def _losses(
-        self, batch: Sequence[Example], general: Sequence[Row]
-    ) -> Iterator[torch.Tensor]:
+    def _losses(self, batch: Sequence[Example], general: Sequence[Row]) -> Iterator[torch.Tensor]:
         weight = self.options.kl_weight
         if self.options.objective == "reinforce":
             if rows := self._sampled(batch):
@@ -113,7 +111,9 @@ class SvfTrainer:
         sampling = Sampling(max_new_tokens=longest - prompts, temperature=1.0, seed=seed)
         with torch.no_grad():
             replies = self.lm.generate([example.chat for example in batch], sampling)
-        right = [same_text(r.text) == same_text(e.answer) for r, e in zip(replies, batch, strict=True)]
+        right = [
+            same_text(r.text) == same_text(e.answer) for r, e in zip(replies, batch, strict=True)
+        ]
         rewards = torch.tensor([1.0 if one else -1.0 for one in right])
         if self.options.normalise_rewards:
             rewards = (rewards - rewards.mean()) / rewards.std(correction=0).clamp(min=1e-7)

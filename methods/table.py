@@ -44,6 +44,7 @@ FORMS = {
     "prompt": "methods.prompt:PromptEdit",
     "delta": "methods.delta:DeltaEdit",
     "svf": "methods.svf_edit:SvfEdit",
+    "svf_experts": "methods.experts:ExpertsEdit",
 }
 """How a saved edit says what it is -> what reads it."""
 
