@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from methods.base import weights_of
 from methods.svf_edit import FILE, Laying, Using, Z, opened
 from prompts.loader import render
-from prompts.relations import relation_of
+from prompts.relations import lexicon, relation_of
 from ske.io import write_json
 from ske.lm import LM, Chat, Pair, Reply, Sampling, Scored, ask
 from ske.types import Fact
@@ -33,9 +33,11 @@ NO_RELATION = "general facts"
 
 
 def kind_of(fact: Fact) -> str:
-    """The expert that a fact belongs to: its relation's label, or the relation as it is named."""
+    """The expert that a fact belongs to: its relation's label, or a name that it brings itself."""
+    if fact.relation is not None and fact.relation not in lexicon():
+        return fact.relation
     relation = relation_of(fact)
-    return relation.label if relation else fact.relation or NO_RELATION
+    return relation.label if relation else NO_RELATION
 
 
 def question_about(chat: Chat, names: Sequence[str]) -> Chat:

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers.modeling_utils import PreTrainedModel
 
 from methods.projections import Projection
 from methods.svd import Factors
@@ -91,7 +90,7 @@ class FactorSpace:
         # A forward of its own means that another edit is at work here: it must go on counting.
         beside = self.beside or "forward" in projection.module.__dict__
         factors = self.factors[projection.name]
-        bias = projection.module.bias
+        bias: Any = projection.module.bias
 
         def forward(x: torch.Tensor) -> torch.Tensor:
             if self.scales is None:
@@ -117,7 +116,7 @@ def through(x: torch.Tensor, factors: Factors, scale: torch.Tensor) -> torch.Ten
 
 @contextmanager
 def merged(
-    model: PreTrainedModel,
+    model: nn.Module,
     parts: Iterable[tuple[Projection, Factors]],
     new_values: Callable[[str, Factors], torch.Tensor],
 ) -> Iterator[None]:

@@ -1,7 +1,7 @@
 """What SVF's z is trained on: rows of tokens, their probabilities, and three losses.
 
-Every loss comes in pieces, one a forward pass of at most `TOKENS` tokens, that sum up to the loss
-of the batch. Logits are only made from the first position on that some row of the piece needs.
+Every loss comes in pieces, one a forward pass of bounded size, that sum up to the loss of the
+batch. Logits are only made from the first position on that some row of the piece needs.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from ske.lm import Chat
 
 TOKENS = 4096
 """Rows x length of one forward pass."""
+LOGITS = 2**27
+"""Reply tokens x vocabulary of one forward pass: half a GiB in fp32."""
 
 
 class Example(NamedTuple):
@@ -56,14 +58,18 @@ def row_of(lm: HasWeights, chat: Chat, answer: str, end: bool = True) -> Row:
     return Row([*prompt, *lm.renderer.answer_ids(chat, answer, end)], len(prompt))
 
 
-def pieces(rows: Sequence[Row]) -> Iterator[list[Row]]:
-    """Rows of similar length, within `TOKENS`."""
+def pieces(lm: HasWeights, rows: Sequence[Row]) -> Iterator[list[Row]]:
+    """Rows of similar length, within `TOKENS` and `LOGITS`; a row alone may be larger."""
+    most = LOGITS // lm.model.config.get_text_config().vocab_size
     piece: list[Row] = []
+    replies = 0
     for row in sorted(rows, key=lambda row: len(row.ids)):
-        if piece and (len(piece) + 1) * len(row.ids) > TOKENS:
+        reply = len(row.ids) - row.start
+        if piece and ((len(piece) + 1) * len(row.ids) > TOKENS or replies + reply > most):
             yield piece
-            piece = []
+            piece, replies = [], 0
         piece.append(row)
+        replies += reply
     if piece:
         yield piece
 
@@ -91,7 +97,7 @@ def said(lm: HasWeights, rows: Sequence[Row]) -> Said:
 def cross_entropy(lm: HasWeights, rows: Sequence[Row]) -> Iterator[torch.Tensor]:
     """Minus log p of the reply tokens, their mean over the batch, in pieces."""
     tokens = sum(len(row.ids) - row.start for row in rows)
-    for piece in pieces(rows):
+    for piece in pieces(lm, rows):
         yield -said(lm, piece).own().sum() / tokens
 
 
@@ -100,7 +106,7 @@ def held_to_base(
 ) -> Iterator[torch.Tensor]:
     """`weight` * KL(base || edited) a token over the whole vocabulary, in pieces."""
     tokens = sum(len(row.ids) - row.start for row in rows)
-    for piece in pieces(rows):
+    for piece in pieces(lm, rows):
         yield weight * _divergence(said(lm, piece), _base(lm, space, piece)) / tokens
 
 
@@ -111,7 +117,7 @@ def policy_gradient(
 
     Both are sums over a reply's tokens and means over replies, as in the authors' code.
     """
-    for piece in pieces(rows):
+    for piece in pieces(lm, rows):
         now = said(lm, piece)
         rewards = torch.tensor([row.reward for row in piece], device=now.ids.device)
         loss = -(now.own() * rewards[now.row]).sum()
@@ -128,7 +134,7 @@ def scores(lm: HasWeights, rows: Sequence[Row]) -> tuple[float, float]:
     others, so one forward pass tells.
     """
     exact, total, tokens = 0, 0.0, 0
-    for piece in pieces(rows):
+    for piece in pieces(lm, rows):
         now = said(lm, piece)
         wrong = now.row[now.logprobs.argmax(-1) != now.ids].unique()
         exact += len(piece) - len(wrong)

@@ -21,7 +21,7 @@ from methods.svd import factors_of
 from methods.svf import Svf
 from methods.svf_edit import Laying, SvfEdit, parts_of
 from methods.svf_layers import FactorSpace, scaled
-from methods.svf_losses import Example, Row, policy_gradient, row_of, said
+from methods.svf_losses import Example, Row, cross_entropy, policy_gradient, row_of, said, scores
 from methods.svf_options import SvfOptions
 from methods.svf_train import SvfTrainer, frozen
 from ske.backends.local import LocalLM
@@ -428,6 +428,23 @@ def test_the_kl_term_holds_the_model_to_itself() -> None:
             now = torch.cat([said(lm, [row]).logprobs for row in rows])
         drift.append((base.exp() * (base - now)).sum(-1).mean().item())
     assert drift[1] < drift[0] / 3
+
+
+def test_losses_do_not_depend_on_how_rows_are_cut_to_pieces(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lm = tiny.lm()
+    rows = [row_of(lm, ask(f.prompt), f.target_new) for f in tiny.FACTS]
+    whole, score = sum(piece.item() for piece in cross_entropy(lm, rows)), scores(lm, rows)
+    alone = [-said(lm, [row]).own() for row in rows]
+    assert whole == pytest.approx(torch.cat(alone).mean().item(), rel=1e-5)
+    for limit, value in (("TOKENS", 1), ("LOGITS", 10 * lm.model.config.vocab_size)):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"methods.svf_losses.{limit}", value)
+            cut = list(cross_entropy(lm, rows))
+            assert len(cut) > 1
+            assert sum(piece.item() for piece in cut) == pytest.approx(whole, rel=1e-5)
+            assert scores(lm, rows) == pytest.approx(score, rel=1e-5)
 
 
 # -- REINFORCE --------------------------------------------------------------------------------
