@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from methods.base import Edit, HasWeights, Workshop, options_of, weights_of
 from methods.cem import Score, search
 from methods.experts import OTHER, ExpertsEdit, kind_of, question_about
+from methods.general import general_texts
 from methods.svf_edit import Laying, SvfEdit, Z, parts_of
 from methods.svf_layers import FactorSpace, scaled
 from methods.svf_losses import Example, row_of, scores
@@ -36,49 +37,67 @@ class Svf:
     def edit(self, lm: LM, facts: Sequence[Fact]) -> Edit:
         """Train one z on (prompt, new target) pairs, or one for each relation among the facts."""
         holder, options = weights_of(lm, "svf"), self.options
-        parts = parts_of(holder.model, options.targets, self.workshop.cache)
+        workshop = self._with_texts(holder)
+        parts = parts_of(holder.model, options.targets, workshop.cache)
         with frozen(holder.model), FactorSpace(parts, beside=False).installed() as space:
-            if options.experts == "one":
-                z = self._trained(space, holder, [_example(fact) for fact in facts], "one")
-                return SvfEdit(z, self._laying(), self._about(), self.workshop.cache)
-            return self._experts(space, holder, facts)
+            maker = _Maker(space, holder, options, workshop)
+            return maker.single(facts) if options.experts == "one" else maker.experts(facts)
 
-    def _experts(self, space: FactorSpace, holder: HasWeights, facts: Sequence[Fact]) -> Edit:
+    def _with_texts(self, holder: HasWeights) -> Workshop:
+        """General texts drawn once for all experts, if something is going to need them."""
+        options, workshop = self.options, self.workshop
+        held = options.kl_weight > 0 and options.objective == "sft"
+        named = options.experts == "relation" and options.dispatch == "classifier"
+        if not held and not named:
+            return workshop
+        texts = general_texts(holder, workshop, options.texts, "svf")
+        return replace(workshop, texts=lambda: texts)
+
+
+class _Maker(NamedTuple):
+    """Makes edits while the factor space is installed."""
+
+    space: FactorSpace
+    holder: HasWeights
+    options: SvfOptions
+    workshop: Workshop
+
+    def single(self, facts: Sequence[Fact]) -> SvfEdit:
+        z = self._trained([_example(fact) for fact in facts], "one")
+        return SvfEdit(z, self._laying(), self._about(), self.workshop.cache)
+
+    def experts(self, facts: Sequence[Fact]) -> Edit:
         kinds: dict[str, list[Fact]] = {}
         for fact in facts:
             kinds.setdefault(kind_of(fact), []).append(fact)
         experts = {
-            kind: self._trained(space, holder, [_example(f) for f in some], f"expert-{number}")
+            kind: self._trained([_example(fact) for fact in some], f"expert-{number}")
             for number, (kind, some) in enumerate(kinds.items())
         }
         laying, cache = self._laying(), self.workshop.cache
         if self.options.dispatch == "cem":
-            weights = self._searched(space, holder, facts, list(experts.values()))
+            weights = self._searched(facts, list(experts.values()))
             about = {**self._about(), "mixture": dict(zip(experts, weights.tolist(), strict=True))}
             return SvfEdit(mixed(list(experts.values()), weights), laying, about, cache)
         classifier = None
         if self.options.dispatch == "classifier":
-            classifier = self._trained(space, holder, self._naming(kinds), "classifier")
+            classifier = self._trained(self._naming(kinds), "classifier")
         return ExpertsEdit(experts, classifier, laying, self._about(), cache)
 
-    def _trained(
-        self, space: FactorSpace, holder: HasWeights, examples: Sequence[Example], name: str
-    ) -> Z:
+    def _trained(self, examples: Sequence[Example], name: str) -> Z:
         folder = self.workshop.folder
         workshop = replace(self.workshop, folder=folder and folder / name)
-        return SvfTrainer(space, holder, self.options, workshop).train(examples)
+        return SvfTrainer(self.space, self.holder, self.options, workshop).train(examples)
 
     def _naming(self, kinds: Mapping[str, Sequence[Fact]]) -> list[Example]:
         """What teaches the classifier: each fact's kind, and that other text is of none."""
         names = list(kinds)
-        own = [(f.prompt, kind) for kind, some in kinds.items() for f in some]
+        own = [(fact.prompt, kind) for kind, some in kinds.items() for fact in some]
         texts = list(self.workshop.texts() if self.workshop.texts else ())[: len(own)]
         asked = [*own, *((text, OTHER) for text in texts)]
         return [Example(question_about(ask(text), names), kind) for text, kind in asked]
 
-    def _searched(
-        self, space: FactorSpace, holder: HasWeights, facts: Sequence[Fact], experts: Sequence[Z]
-    ) -> torch.Tensor:
+    def _searched(self, facts: Sequence[Fact], experts: Sequence[Z]) -> torch.Tensor:
         """The weights of the mixture that answers a few of the facts best, by CEM.
 
         Ties are broken by the mean log p of the targets; the authors' take that of the replies
@@ -86,13 +105,14 @@ class Svf:
         """
         options, draw = self.options, torch.Generator().manual_seed(self.workshop.seed)
         few = torch.randperm(len(facts), generator=draw)[: options.few_shot].tolist()
-        rows = [row_of(holder, *_example(facts[i])) for i in few]
+        rows = [row_of(self.holder, *_example(facts[i])) for i in few]
 
         def score(weights: torch.Tensor) -> Score:
             z = mixed(experts, weights)
-            scales = {n: scaled(f, z[n], options.renormalise) for n, f in space.factors.items()}
-            with space.using(scales):
-                return scores(holder, rows)
+            factors = self.space.factors.items()
+            scales = {name: scaled(f, z[name], options.renormalise) for name, f in factors}
+            with self.space.using(scales):
+                return scores(self.holder, rows)
 
         sizes = (options.population, options.elite, options.generations)
         return search(score, len(experts), *sizes, draw).weights

@@ -24,8 +24,11 @@ class SvfOptions(Frozen):
     batch_size: int = Field(default=256, ge=1)
     max_grad_norm: float = Field(default=1e-3, gt=0)
     kl_weight: float = Field(default=0.0, ge=0)
-    """Weight of KL(base || edited): on general text or the facts' own prompts (sft), or on the
-    sampled replies (reinforce)."""
+    """Weight of KL(base || edited): on general text (sft), or on the sampled replies
+    (reinforce)."""
+    texts: int = Field(default=256, ge=1)
+    """General texts that the KL term and the classifier use; drawn from the model if none are
+    given."""
     normalise_rewards: bool = False
     """Rewards of a batch with mean 0 and deviation 1, instead of 1 and -1 as they are."""
     stop_below: float = Field(default=0.0, ge=0)

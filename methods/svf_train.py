@@ -32,6 +32,8 @@ from ske.lm import LM, Sampling, ask
 from ske.types import UserError, content_hash
 
 CHECKPOINT = "svf.pt"
+GENERAL_TOKENS = 64
+"""Of each general text; more of one text says little more."""
 
 
 class SvfTrainer:
@@ -54,7 +56,7 @@ class SvfTrainer:
         """
         self._resume()
         learned, checked = self._split(examples)
-        general = self._general(learned)
+        general = self._general()
         in_a_pass = math.ceil(len(learned) / self.options.batch_size)
         steps = max(1, round(self.options.epochs * in_a_pass))
         done = False
@@ -164,13 +166,12 @@ class SvfTrainer:
         chosen = [examples[i] for i in sorted(order[:held])] or learned
         return learned, [row_of(self.lm, *example) for example in chosen]
 
-    def _general(self, learned: Sequence[Example]) -> list[Row]:
-        if self.options.kl_weight == 0 or self.options.objective == "reinforce":
+    def _general(self) -> list[Row]:
+        """General texts as replies to an empty question, cut to `GENERAL_TOKENS`."""
+        if self.options.kl_weight == 0 or self.workshop.texts is None:
             return []
-        texts = self.workshop.texts() if self.workshop.texts else ()
-        chats = [ask(text) for text in texts] or [example.chat for example in learned]
-        rows = [Row(self.lm.renderer.prompt_ids(chat), 1) for chat in chats]
-        return [row for row in rows if len(row.ids) > 1]
+        rows = [row_of(self.lm, ask(""), text, end=False) for text in self.workshop.texts()]
+        return [Row(row.ids[: row.start + GENERAL_TOKENS], row.start) for row in rows]
 
     def _batch(self, learned: Sequence[Example], in_a_pass: int) -> list[Example]:
         number, place = divmod(self.step, in_a_pass)

@@ -16,6 +16,7 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
 from methods.base import Workshop
 from methods.delta import DeltaEdit
+from methods.general import general_texts
 from methods.projections import projections
 from methods.svd import factors_of
 from methods.svf import Svf
@@ -413,7 +414,7 @@ def test_training_ends_when_the_loss_is_small_enough() -> None:
 def test_the_kl_term_holds_the_model_to_itself() -> None:
     lm = tiny.lm()
     texts = ["Who is the head of state of Ruria?", "The employer of Bela Cole is Acme Works."]
-    rows = [Row(lm.renderer.prompt_ids(ask(text)), 1) for text in texts]
+    rows = [row_of(lm, ask(""), text, end=False) for text in texts]
     base = torch.cat([said(lm, [row]).logprobs for row in rows]).detach()
     drift = []
     for weight in (0.0, 10.0):
@@ -445,6 +446,19 @@ def test_losses_do_not_depend_on_how_rows_are_cut_to_pieces(
             assert len(cut) > 1
             assert sum(piece.item() for piece in cut) == pytest.approx(whole, rel=1e-5)
             assert scores(lm, rows) == pytest.approx(score, rel=1e-5)
+
+
+def test_general_texts_are_given_or_drawn_from_the_model() -> None:
+    lm = tiny.lm()
+    given = Workshop(texts=lambda: ["one", "two", "three"])
+    assert list(general_texts(lm, given, 2, "svf")) == ["one", "two"]
+    drawn = general_texts(lm, Workshop(seed=3), 4, "svf")
+    assert 1 <= len(drawn) <= 4
+    torch.rand(3)
+    assert general_texts(lm, Workshop(seed=3), 4, "svf") == drawn
+    space = FactorSpace(parts_of(lm.model, "mlp", None), beside=False)
+    rows = trainer(lm, space, given, kl_weight=1.0)._general()
+    assert [lm.renderer.decode(row.ids[row.start :]) for row in rows] == ["one", "two", "three"]
 
 
 # -- REINFORCE --------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from methods.cem import search
 from methods.delta import DeltaEdit
 from methods.experts import NO_RELATION, OTHER, ExpertsEdit, ExpertsLM, kind_of, question_about
 from methods.projections import projections
-from methods.svf import Svf, mixed
+from methods.svf import Svf, _Maker, mixed
 from methods.svf_edit import Laying, SvfEdit, Z
 from methods.table import load_edit
 from ske.backends.local import LocalLM
@@ -78,16 +78,14 @@ def test_mixtures_by_hand() -> None:
     assert mixed([one, two], torch.tensor([0.0, 0.0]))["w"].tolist() == [2.0, 4.0]
 
 
-def test_cem_finds_the_better_of_two_experts() -> None:
+def test_cem_finds_the_better_of_two_experts(monkeypatch: pytest.MonkeyPatch) -> None:
     lm = tiny.lm()
     facts = [f.model_copy(update={"relation": f"kind {i}"}) for i, f in enumerate(FACTS[:2])]
     options = {**QUICK, "dispatch": "cem", "epochs": 40, "generations": 8, "population": 16}
 
-    class FirstOnly(Svf):
-        def _searched(self, space: Any, holder: Any, facts: Any, experts: Any) -> torch.Tensor:
-            return super()._searched(space, holder, facts[:1], experts)
-
-    edit = FirstOnly(options, Workshop(seed=1)).edit(lm, facts)
+    searched = _Maker._searched
+    monkeypatch.setattr(_Maker, "_searched", lambda self, f, z: searched(self, f[:1], z))
+    edit = Svf(options, Workshop(seed=1)).edit(lm, facts)
     assert isinstance(edit, SvfEdit)
     mixture = edit.facts["mixture"]
     assert mixture["kind 0"] > mixture["kind 1"]
