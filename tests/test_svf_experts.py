@@ -217,7 +217,7 @@ def test_a_fact_belongs_to_its_relation() -> None:
 def test_a_trained_classifier_sends_facts_to_their_experts() -> None:
     lm = tiny.lm()
     facts = [FACTS[1], FACTS[3]]
-    options = {**QUICK, "dispatch": "classifier", "epochs": 60, "stop_below": 0.05}
+    options = {**QUICK, "dispatch": "classifier", "epochs": 40, "stop_below": 0.2}
     texts = ["Who is the head of state of Ruria?", "I don't know."]
     workshop = Workshop(seed=1, texts=lambda: texts)
     edit = Svf(options, workshop).edit(lm, facts)
