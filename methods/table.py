@@ -32,6 +32,7 @@ METHODS = {
     "prompt": Method("methods.prompt:Prompt", "all facts in one prompt, weights untouched"),
     "lora": Method("methods.lora:Lora", "low-rank adapters trained on the bare facts"),
     "mend": Method("methods.mend:Mend", "a trained network turns gradients into edits"),
+    "svf": Method("methods.svf:Svf", "singular values of the MLPs scaled by trained factors"),
     "ske": Method(
         "methods.student:Student",
         "a student trained on what a prompted teacher answers",
@@ -43,6 +44,8 @@ FORMS = {
     "none": "methods.unedited:NoEdit",
     "prompt": "methods.prompt:PromptEdit",
     "delta": "methods.delta:DeltaEdit",
+    "svf": "methods.svf_edit:SvfEdit",
+    "svf_experts": "methods.experts:ExpertsEdit",
 }
 """How a saved edit says what it is -> what reads it."""
 
