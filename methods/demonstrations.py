@@ -79,6 +79,10 @@ def counts(total: int) -> dict[str, int]:
 
 def require_kinds(practice: Sequence[Practice]) -> None:
     """Raises UserError if the practice cannot give each kind of demonstration."""
+    if not practice:
+        raise UserError(
+            "practice: every example mentions an edited subject; give some about others"
+        )
     if not any(example.paraphrases for example in practice):
         raise UserError(f"practice: none of the {len(practice)} examples has paraphrases; add some")
     if not any(example.unrelated for example in practice):

