@@ -5,9 +5,11 @@ Before each question stand 32 demonstrations of how new facts are used, copy, up
 question. Weights stay as they are.
 
 Beyond the paper, which edits one fact at a time and asks only about it: a batch has no oracle of
-which fact a question is about. The `facts_in_prompt` facts most similar to the question are its
-new facts, and the demonstrations are the nearest one's; every question gets some, as every probe of
-a single edit does. The paper compares the probabilities of two answers; here the model answers.
+which fact a question is about. The `facts_in_prompt` facts most similar to the question are its new
+facts; the demonstrations and the copy are the nearest one's. Every question gets some, as every
+probe of a single edit does. With a batch of one this is the published form. The paper compares the
+probabilities of two answers; here the model answers. Similarity is between facts, where the
+authors' code compares whole demonstrations.
 """
 
 from __future__ import annotations
@@ -54,11 +56,13 @@ class IkeOptions(Frozen):
 
     demonstrations: int = Field(default=32, ge=0)
     """Beside the new fact's own copy; fewer where the context window or the practice ends."""
-    facts_in_prompt: int | None = Field(default=1, ge=1)
-    """New facts before a question, those most similar to it; null for all of the batch."""
+    facts_in_prompt: int | None = Field(default=4, ge=1)
+    """New facts before a question, those most similar to it; null for all of the batch. More than
+    one, since a question about one subject does not always tell which of its facts is meant."""
     retriever: Kind = "auto"
     form: str = "published"
-    """A folder of `prompts/methods/ike`: how demonstrations and questions are written."""
+    """A folder of `prompts/methods/ike`: how demonstrations and questions are written. "facts" is
+    for models that know facts before a question, and no "New Fact:" and "Prompt:" there."""
     room: int = Field(default=128, ge=1)
     """Tokens kept free in the context window for the question and its answer."""
 
