@@ -55,16 +55,19 @@ def reworded(chat: Chat, wording: Callable[[str], str]) -> Chat:
 class ContextLM:
     """An `LM` that puts its own context before each question."""
 
-    def __init__(self, lm: LM, rewrite: Rewrite, method: str, advice: str) -> None:
-        """`advice` says what to do when a prompt does not fit into the context window."""
-        self.inner, self._rewrite = lm, rewrite
+    def __init__(
+        self, lm: LM, rewrite: Rewrite, method: str, advice: str, stop: tuple[str, ...] = ()
+    ) -> None:
+        """`advice` says what to do when a prompt does not fit; replies are also cut at `stop`."""
+        self.inner, self._rewrite, self._stop = lm, rewrite, stop
         self._method, self._advice = method, advice
 
     def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Reply]:
         """Continue each chat under its context."""
         rewritten = self._rewrite(self.inner, chats)
         self._check(rewritten, [sampling.max_new_tokens] * len(rewritten))
-        return _in_groups(rewritten, rewritten, lambda some: self.inner.generate(some, sampling))
+        cut = sampling.model_copy(update={"stop": (*sampling.stop, *self._stop)})
+        return _in_groups(rewritten, rewritten, lambda some: self.inner.generate(some, cut))
 
     def logprobs(self, pairs: Sequence[Pair], top_k: int = 0) -> list[Scored]:
         """Score each answer under its context."""

@@ -50,6 +50,9 @@ from ske.types import Fact, Frozen, UserError
 
 FEWER = "set options.ike.demonstrations or options.ike.facts_in_prompt lower"
 
+NEXT = ("\nNew Fact:",)
+"""A plain model goes on with a demonstration of its own; the answer ends before it."""
+
 
 class IkeOptions(Frozen):
     """What is shown before a question."""
@@ -99,7 +102,7 @@ class IkeEdit:
     @contextmanager
     def applied(self, lm: LM) -> Iterator[LM]:
         """The same model, shown how to use the new facts."""
-        yield ContextLM(lm, self._rewrite, "ike", FEWER)
+        yield ContextLM(lm, self._rewrite, "ike", FEWER, stop=NEXT)
 
     def save(self, folder: Path) -> None:
         """Write `edit.json`."""

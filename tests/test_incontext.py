@@ -42,10 +42,12 @@ class Listening:
 
     def __init__(self, yes: str = "") -> None:
         self.calls: list[list[Chat]] = []
+        self.stops: list[tuple[str, ...]] = []
         self.yes = yes
 
     def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Reply]:
         self.calls.append(list(chats))
+        self.stops.append(sampling.stop)
         return [Reply(chat[-1]["content"], 1, 1, True) for chat in chats]
 
     def logprobs(self, pairs: Sequence[Pair], top_k: int = 0) -> list[Scored]:
@@ -164,6 +166,13 @@ def test_the_facts_nearest_to_the_question_stand_before_it_the_nearest_last() ->
     ]
     text = prompted(made("ike", {"facts_in_prompt": None}), question)[0].rpartition("\n\n")[2]
     assert text.count("New Fact: ") == 3
+
+
+def test_a_reply_ends_where_the_model_begins_a_demonstration_of_its_own() -> None:
+    model = Listening()
+    with made("ike", {"demonstrations": 2}).applied(model) as edited:
+        edited.generate([ask("Who?")], Sampling(stop=("!",)))
+    assert model.stops == [("!", "\nNew Fact:")]
 
 
 def test_without_practice_ike_says_what_to_give() -> None:
