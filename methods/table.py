@@ -30,6 +30,13 @@ class Method(NamedTuple):
 METHODS = {
     "base": Method("methods.unedited:Unedited", "the model as it is"),
     "prompt": Method("methods.prompt:Prompt", "all facts in one prompt, weights untouched"),
+    "prompt-packed": Method(
+        "methods.packed:Packed", "facts in packs, a question gets the pack it is nearest to"
+    ),
+    "ike": Method("methods.ike:Ike", "demonstrations of how new facts are used before a question"),
+    "scr": Method(
+        "methods.scr:Scr", "facts retrieved and confirmed, for questions about them only"
+    ),
     "lora": Method("methods.lora:Lora", "low-rank adapters trained on the bare facts"),
     "mend": Method("methods.mend:Mend", "a trained network turns gradients into edits"),
     "svf": Method("methods.svf:Svf", "singular values of the MLPs scaled by trained factors"),
@@ -43,6 +50,9 @@ METHODS = {
 FORMS = {
     "none": "methods.unedited:NoEdit",
     "prompt": "methods.prompt:PromptEdit",
+    "prompt-packed": "methods.packed:PackedEdit",
+    "ike": "methods.ike:IkeEdit",
+    "scr": "methods.scr:ScrEdit",
     "delta": "methods.delta:DeltaEdit",
     "svf": "methods.svf_edit:SvfEdit",
     "svf_experts": "methods.experts:ExpertsEdit",

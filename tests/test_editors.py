@@ -17,8 +17,13 @@ from ske.backends.local import LocalLM
 from ske.lm import LM, Chat, Pair, Reply, Sampling, Scored, ask
 from ske.types import Fact, UserError
 
-FEW = {"epochs": 2, "learning_rate": 0.05}
-"""Options for methods that train: hardly any steps, and large ones."""
+FEW: tuple[dict[str, Any], ...] = (
+    {"epochs": 2, "learning_rate": 0.05},
+    {"demonstrations": 2},
+    {},
+)
+"""The first that a method knows is taken. Training: hardly any steps, and large ones; prompts: such
+as fit into a tiny model's context window, also one before the other."""
 PAIRS = [Pair(ask(fact.prompt), fact.target_new) for fact in tiny.FACTS]
 CASES = [(name, architecture) for name in METHODS for architecture in tiny.ARCHITECTURES]
 
@@ -38,24 +43,30 @@ def lessons() -> list[Lesson]:
 
 
 def practice() -> list[Practice]:
-    """Solved examples about others than `tiny.FACTS`."""
     return [
         Practice(
-            fact=Fact(id=name, subject=name, prompt=f"The employer of {name} is", target_new=new),
-            paraphrases=(f"{name} is at",),
-            unrelated=((f"The place of birth of {name} is", "Vell"),),
+            fact=Fact(
+                id=f"p{number}",
+                subject=name,
+                prompt=f"The employer of {name} is",
+                target_new="Acme Works",
+            ),
+            paraphrases=(f"{name} works for",),
+            unrelated=((f"The place of birth of {name} is", "London"),),
         )
-        for name, new in (("Ada Works", "Acme"), ("Acme Cole", "Ruria"), ("Bela Vell", "London"))
+        for number, name in enumerate(("Cole Ade", "Dora Eld", "Emil Fay"))
     ]
 
 
 def make(name: str, lm: LM, facts: Sequence[Fact] = tiny.FACTS) -> Edit:
     workshop = Workshop(seed=1, lessons=lessons, practice=practice)
-    try:
-        editor = build(name, FEW, workshop)
-    except UserError:
-        editor = build(name, {}, workshop)
-    return editor.edit(lm, facts)
+    for options in FEW:
+        try:
+            return build(name, options, workshop).edit(lm, facts)
+        except UserError as error:
+            if "known options" not in str(error):
+                raise
+    raise AssertionError(f"{name} knows not even no options")
 
 
 def snapshot(lm: LocalLM) -> dict[str, Any]:
