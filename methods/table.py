@@ -31,6 +31,12 @@ METHODS = {
     "base": Method("methods.unedited:Unedited", "the model as it is"),
     "prompt": Method("methods.prompt:Prompt", "all facts in one prompt, weights untouched"),
     "lora": Method("methods.lora:Lora", "low-rank adapters trained on the bare facts"),
+    "adalora": Method(
+        "methods.adalora:AdaLora", "low-rank adapters whose ranks are shared out by importance"
+    ),
+    "ft-l": Method("methods.ft:FtL", "one MLP projection, trained on the target's bag of tokens"),
+    "ft-m": Method("methods.ft:FtM", "one MLP projection, trained on the target"),
+    "locft": Method("methods.locft:LocFt", "one MLP projection, large batches, breadth first"),
     "ske": Method(
         "methods.student:Student",
         "a student trained on what a prompted teacher answers",
