@@ -15,7 +15,7 @@ from methods.prompt import PromptEdit
 from methods.table import METHODS, build, load_edit
 from ske.backends.local import LocalLM
 from ske.lm import LM, Chat, Pair, Reply, Sampling, Scored, ask
-from ske.types import Fact, UserError
+from ske.types import Fact, MissingExtra, UserError
 
 FEW = {"epochs": 2, "learning_rate": 0.05}
 """Options for methods that train: hardly any steps, and large ones."""
@@ -43,7 +43,10 @@ def make(name: str, lm: LM, facts: Sequence[Fact] = tiny.FACTS) -> Edit:
         editor = build(name, FEW, workshop)
     except UserError:
         editor = build(name, {}, workshop)
-    return editor.edit(lm, facts)
+    try:
+        return editor.edit(lm, facts)
+    except MissingExtra as error:
+        pytest.skip(str(error))
 
 
 def snapshot(lm: LocalLM) -> dict[str, Any]:
