@@ -23,7 +23,7 @@ from ske.lm import LM, ask
 from ske.training import LowRankOptions, NotNegative
 from ske.types import Fact
 
-ALLOCATOR = "allocator.pt"
+CHECKPOINT = "adalora.pt"
 MEMORY = ("ipt", "exp_avg_ipt", "exp_avg_unc")
 """What the allocator remembers of each parameter: sensitivity, its average, its uncertainty."""
 
@@ -117,14 +117,23 @@ class AllocatingTrainer(LessonTrainer):
         return self.model.base_model
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        super()._save(output_dir, state_dict)
+        # All by hand: peft saves the directions in use alone, and pruned ones may come back.
+        folder = Path(output_dir or self.args.output_dir or ".")
+        folder.mkdir(parents=True, exist_ok=True)
         memory: dict[str, Any] = {name: getattr(self._tuner.rankallocator, name) for name in MEMORY}
         memory["rank_pattern"] = self._tuner.peft_config["default"].rank_pattern
-        torch.save(memory, Path(output_dir or self.args.output_dir or ".") / ALLOCATOR)
+        memory["factors"] = {name: factor.detach() for name, factor in self._factors().items()}
+        torch.save(memory, folder / CHECKPOINT)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
-        memory = torch.load(Path(resume_from_checkpoint) / ALLOCATOR, weights_only=True)
+        memory = torch.load(Path(resume_from_checkpoint) / CHECKPOINT, weights_only=True)
         for name in MEMORY:
             setattr(self._tuner.rankallocator, name, memory[name])
         self._tuner.peft_config["default"].rank_pattern = memory["rank_pattern"]
+        with torch.no_grad():
+            for name, factor in self._factors().items():
+                factor.copy_(memory["factors"][name])
+
+    def _factors(self) -> dict[str, torch.nn.Parameter]:
+        assert self.model is not None
+        return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
