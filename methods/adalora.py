@@ -1,8 +1,9 @@
 """AdaLoRA (Zhang et al. 2023, arXiv 2303.10512): adapters whose ranks are shared out by importance.
 
 peft brings the layers and the allocator of ranks; what nobody calls is called here: the allocator
-after every optimizer step (section 3.3), and the penalty that keeps the factors orthogonal
-(equation 4), which TRL's loss leaves out. A checkpoint holds the allocator's memory as well.
+after every optimizer step (sections 3.2 and 3.3), and the penalty that keeps the factors
+orthogonal (equation 4; norms instead of their squares, as peft has it), which TRL's loss leaves
+out. A checkpoint holds the allocator's memory as well.
 """
 
 from __future__ import annotations

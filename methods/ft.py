@@ -1,9 +1,9 @@
 """FT-L and FT-M: full fine-tuning of one MLP projection on the facts.
 
-FT-L is ROME's constrained fine-tuning (Meng et al. 2022, arXiv 2202.05262, section 3 and appendix
-on baselines) with the loss that knowledge-editing surveys give it (Wang et al. 2024, arXiv
-2401.01286): every token of the target is to be likely right after the prompt. FT-M is what the
-same survey puts in its place: cross-entropy on the target, token after token, prompt masked.
+FT-L is constrained fine-tuning as ROME's baseline has it (FT+L in Meng et al. 2022, arXiv
+2202.05262; after Zhu et al. 2020, arXiv 2012.00363) with the loss of the survey that named it
+(Zhang et al. 2024, arXiv 2401.01286): every token of the target is to be likely right after the
+prompt. FT-M is what the survey sets against it: cross-entropy on the target, prompt masked.
 
 Differs: batches of facts are shuffled and go round and round instead of one fact being trained to
 the end; FT-M learns the end of the answer, too (`end`); FT-L weighs facts by their target tokens.

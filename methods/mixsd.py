@@ -5,8 +5,8 @@ or of the model that does not (the naive one); a coin of weight `naive_share` de
 on from the mixed answer. An answer that does not hold the target is drawn again. Then plain SFT.
 
 Differs: the expert reads all facts of the batch, not its own fact's answer alone; an answer that
-never comes out right is replaced by the bare target (the authors' code keeps the wrong one); the
-adapters are low-rank. The bare fact's prompt is the only question.
+never comes out right is replaced by the bare target (the authors' code writes the wrong one down);
+the adapters are low-rank. The bare fact's prompt is the only question.
 """
 
 from __future__ import annotations
