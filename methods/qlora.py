@@ -106,7 +106,8 @@ def _quantised(bitsandbytes: Any, layer: nn.Linear | Conv1D, device: torch.devic
     )
     if layer.bias is not None:
         copy.bias = nn.Parameter(layer.bias.detach().clone(), requires_grad=False)
-    return copy.to(device).train(layer.training)
+    # In training, or bitsandbytes repacks weights for CPUs with AVX512-BF16, which not all fit.
+    return copy.to(device).train()
 
 
 def _bitsandbytes() -> Any:

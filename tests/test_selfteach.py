@@ -138,7 +138,7 @@ def test_the_teacher_reads_all_of_a_long_prompt() -> None:
 
 def test_sdft_draws_the_student_to_the_teacher() -> None:
     lm = tiny.lm()
-    editor = Sdft({"epochs": 30, "learning_rate": 5e-3, "max_new_tokens": 4}, Workshop())
+    editor = Sdft({"epochs": 12, "learning_rate": 1e-2, "max_new_tokens": 3}, Workshop())
     (text,) = set(contexts(lm, tiny.FACTS, SelfTeachOptions()))
     prompted = lm.generate([ask(f.prompt, text) for f in tiny.FACTS], Sampling(max_new_tokens=2))
     pairs = [Pair(ask(f.prompt), r.text) for f, r in zip(tiny.FACTS, prompted, strict=True)]
