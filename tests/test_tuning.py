@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
+import yaml
 from peft import PeftModel, get_peft_model
 from peft.tuners.adalora.layer import SVDLinear
 from safetensors.torch import load_file
@@ -28,6 +29,7 @@ from methods.layers import layers_at, mlp_projections
 from methods.locft import LocFt
 from methods.rows import IGNORED, Collator, row_of
 from methods.sft import Recipe, train_with
+from methods.table import CONFIGS, build
 from methods.trainer import WEIGHTS, LessonTrainer
 from ske.backends.local import LocalLM
 from ske.lm import Pair, Sampling, ask
@@ -314,3 +316,12 @@ def test_answers_are_scored_as_before_after_an_aborted_training() -> None:
         edited(FtM({"epochs": 5}, Workshop(progress=stopping(1))), lm)
     assert lm.logprobs(pairs) == before
     assert all(parameter.requires_grad for parameter in lm.model.parameters())
+
+
+# -- tuned values -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["adalora", "ft-l", "ft-m", "locft", "mixsd", "qlora", "sdft"])
+def test_the_worlds_tuned_values_are_known_options(name: str) -> None:
+    path = CONFIGS.parent / "world" / f"{name}.yaml"
+    build(name, yaml.safe_load(path.read_text(encoding="utf-8")), Workshop())
