@@ -72,7 +72,7 @@ def test_mlp_projections_are_found(architecture: str) -> None:
 @pytest.mark.parametrize("method", [FtM, FtL, LocFt])
 def test_exactly_one_parameter_changes(method: Callable[..., Editor], architecture: str) -> None:
     lm = tiny.lm(architecture)
-    deltas = edited(method({"epochs": 3}, Workshop()), lm)
+    deltas = edited(method({"epochs": 1}, Workshop()), lm)
     assert list(deltas) == [DOWN[architecture].format(1) + ".weight"]
     assert all(delta.abs().max() > 0 for delta in deltas.values())
 
@@ -88,8 +88,9 @@ def test_layers_name_what_changes() -> None:
 
 @pytest.mark.parametrize("bound", [5e-4, 3e-3])
 def test_no_weight_moves_further_than_the_bound(bound: float) -> None:
-    free = edited(FtL({"norm_bound": None, "learning_rate": 1e-2}, Workshop()), tiny.lm())
-    kept = edited(FtL({"norm_bound": bound, "learning_rate": 1e-2}, Workshop()), tiny.lm())
+    options = {"learning_rate": 1e-2, "epochs": 4}
+    free = edited(FtL({**options, "norm_bound": None}, Workshop()), tiny.lm())
+    kept = edited(FtL({**options, "norm_bound": bound}, Workshop()), tiny.lm())
     (far,), (near,) = free.values(), kept.values()
     assert far.abs().max() > 2 * bound
     assert near.abs().max() == pytest.approx(bound, rel=1e-3)
@@ -108,11 +109,11 @@ def test_training_stops_once_the_loss_is_small() -> None:
 
     def watch(step: int, total: int, loss: float) -> None:
         steps.append(step)
-        assert total == 120
+        assert total == 60
 
-    options = {"epochs": 120, "learning_rate": 5e-3, "stop_below": 0.3}
+    options = {"epochs": 60, "learning_rate": 1e-2, "stop_below": 0.3}
     edited(FtM(options, Workshop(progress=watch)), tiny.lm())
-    assert 0 < max(steps) < 120
+    assert 0 < max(steps) < 60
     assert StopBelow(0.3).loss == 0.3
 
 
@@ -169,7 +170,7 @@ def test_ft_l_asks_for_every_target_token_right_after_the_prompt(
 @pytest.mark.parametrize("method", [FtM, LocFt])
 def test_full_tuning_of_one_matrix_makes_the_edits(method: Callable[..., Editor]) -> None:
     lm = tiny.lm()
-    options = {"epochs": 120, "learning_rate": 5e-3, "layers": (0,)}
+    options = {"epochs": 60, "learning_rate": 1e-2, "layers": (0,)}
     edit = method(options, Workshop()).edit(lm, tiny.FACTS)
     with edit.applied(lm) as after:
         replies = after.generate([ask(fact.prompt) for fact in tiny.FACTS], Sampling())
@@ -275,7 +276,7 @@ def stopping(at: int) -> Callable[[int, int, float], None]:
 @pytest.mark.parametrize(
     ("method", "options"),
     [
-        (FtM, {"epochs": 48, "batch_size": 2, "stop_below": 0.05, "learning_rate": 5e-3}),
+        (FtM, {"epochs": 24, "batch_size": 2, "stop_below": 0.05, "learning_rate": 5e-3}),
         (FtL, {"epochs": 24, "batch_size": 2, "stop_below": 0.0}),
         (AdaLora, {"epochs": 24, "batch_size": 2, "learning_rate": 5e-3, "rank": 2}),
     ],
