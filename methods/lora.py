@@ -10,8 +10,9 @@ from typing import Any
 
 from methods.base import Lesson, Workshop, options_of, weights_of
 from methods.delta import DeltaEdit
-from methods.sft import SftOptions, train
+from methods.sft import train
 from ske.lm import LM, ask
+from ske.training import SftOptions
 from ske.types import Fact
 
 

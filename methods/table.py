@@ -40,6 +40,15 @@ METHODS = {
     "lora": Method("methods.lora:Lora", "low-rank adapters trained on the bare facts"),
     "mend": Method("methods.mend:Mend", "a trained network turns gradients into edits"),
     "svf": Method("methods.svf:Svf", "singular values of the MLPs scaled by trained factors"),
+    "adalora": Method(
+        "methods.adalora:AdaLora", "low-rank adapters whose ranks are shared out by importance"
+    ),
+    "ft-l": Method("methods.ft:FtL", "one MLP projection, trained on the target's bag of tokens"),
+    "ft-m": Method("methods.ft:FtM", "one MLP projection, trained on the target"),
+    "locft": Method("methods.locft:LocFt", "one MLP projection, large batches, breadth first"),
+    "qlora": Method("methods.qlora:QLora", "low-rank adapters on a base of 4 bits a weight"),
+    "mixsd": Method("methods.mixsd:MixSd", "trained on mixtures of informed and naive answers"),
+    "sdft": Method("methods.sdft:Sdft", "its own answers, drawn to the prompted model's"),
     "ske": Method(
         "methods.student:Student",
         "a student trained on what a prompted teacher answers",

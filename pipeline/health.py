@@ -30,7 +30,7 @@ FREE_GB = 5
 
 EXTRAS = {
     "vllm": ("vllm", "a fast server for large teachers (Linux with a GPU)"),
-    "bitsandbytes": ("qlora", "method qlora: 4-bit base weights (needs a GPU)"),
+    "bitsandbytes": ("qlora", "method qlora: 4-bit base weights (a CPU will do, slowly)"),
     "langchain-openai": ("agents-llm", "agents that are models behind an OpenAI-compatible API"),
     "lm-eval": ("eval", "general benchmarks (lm-evaluation-harness) before and after an edit"),
     "sentence-transformers": (

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
+from ske.training import Count, NotNegativeInt, Positive, SftOptions
 from ske.types import Frozen, UserError
 
 
@@ -100,26 +101,14 @@ class TeachConfig(Frozen):
     """How many of the most likely tokens of the base model's distribution are stored."""
 
 
-class TrainConfig(Frozen):
-    """How the student is trained."""
+class TrainConfig(SftOptions):
+    """How the student is trained; here is only where it differs from other fine-tuning."""
 
-    tuning: Literal["lora", "full"] = "lora"
-    """Low-rank adapters, merged on save; or all weights."""
-    rank: int = Field(default=32, ge=1)
-    """Rank of the adapters."""
+    rank: Count = 32
     alpha: int = 32
-    """Scale of the adapters; the update is alpha / rank * B A."""
-    learning_rate: float = Field(default=2e-3, gt=0)
-    """Peak, after a warm-up of 5 %, followed by a cosine."""
-    epochs: float = Field(default=8.0, gt=0)
-    """Passes over the lessons."""
-    batch_size: int = Field(default=32, ge=1)
-    """Lessons a step."""
-    min_steps: int = Field(default=80, ge=0)
-    """With few facts, more passes are made until there are so many steps."""
-    locality_weight: float = Field(default=1.0, ge=0)
-    """Weight of the KL term that holds the student to the base model on neighbours and free text;
-    0 is plain SFT on the same lessons."""
+    learning_rate: Positive = 2e-3
+    epochs: Positive = 8.0
+    min_steps: NotNegativeInt = 80
 
 
 class EvalConfig(Frozen):

@@ -43,6 +43,10 @@ class UserError(Exception):
     """
 
 
+class MissingExtra(UserError):
+    """Something optional is not installed or does not run here; the message says how to get it."""
+
+
 def content_hash(value: Any) -> str:
     """A stable 16-digit hash of any JSON-able value: the identity of rows, stages and caches."""
     if isinstance(value, BaseModel):
@@ -51,4 +55,4 @@ def content_hash(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-__all__ = ["ERASED", "Fact", "Field", "Frozen", "UserError", "content_hash"]
+__all__ = ["ERASED", "Fact", "Field", "Frozen", "MissingExtra", "UserError", "content_hash"]

@@ -15,7 +15,7 @@ from methods.prompt import PromptEdit
 from methods.table import METHODS, build, load_edit
 from ske.backends.local import LocalLM
 from ske.lm import LM, Chat, Pair, Reply, Sampling, Scored, ask
-from ske.types import Fact, UserError
+from ske.types import Fact, MissingExtra, UserError
 
 FEW: tuple[dict[str, Any], ...] = (
     {"epochs": 2, "learning_rate": 0.05},
@@ -63,6 +63,8 @@ def make(name: str, lm: LM, facts: Sequence[Fact] = tiny.FACTS) -> Edit:
     for options in FEW:
         try:
             return build(name, options, workshop).edit(lm, facts)
+        except MissingExtra as error:
+            pytest.skip(str(error))
         except UserError as error:
             if "known options" not in str(error):
                 raise

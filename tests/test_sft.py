@@ -13,21 +13,15 @@ from hypothesis import strategies as st
 from peft import get_peft_model
 from peft.tuners.lora import LoraLayer
 
+from methods.adapters import lora_config, low_rank_deltas
 from methods.base import Lesson, Workshop
 from methods.delta import DeltaEdit, LowRank
-from methods.sft import (
-    IGNORED,
-    Collator,
-    LessonTrainer,
-    SftOptions,
-    _adapter,
-    _low_rank_deltas,
-    _row,
-    divergence,
-    train,
-)
+from methods.rows import IGNORED, Collator, divergence, row_of
+from methods.sft import train
+from methods.trainer import LessonTrainer
 from ske.backends.local import LocalLM
 from ske.lm import Pair, Sampling, ask
+from ske.training import SftOptions
 
 SHORT = SftOptions(rank=4, alpha=8, learning_rate=5e-3, epochs=8, batch_size=2)
 
@@ -116,7 +110,7 @@ def test_a_certain_distribution_gives_no_infinite_gradient() -> None:
 
 def loss_of(lm: LocalLM, lessons: list[Lesson], weight: float = 1.0) -> torch.Tensor:
     """The trainer's loss on one batch, without a trainer."""
-    batch = Collator(1)([_row(lm, lesson) for lesson in lessons])
+    batch = Collator(1)([row_of(lm, lesson) for lesson in lessons])
     trainer = LessonTrainer.__new__(LessonTrainer)
     trainer.locality_weight = weight
     return trainer.compute_loss(lm.model, batch)
@@ -124,7 +118,7 @@ def loss_of(lm: LocalLM, lessons: list[Lesson], weight: float = 1.0) -> torch.Te
 
 def test_only_completions_are_learned() -> None:
     lm = tiny.lm()
-    for lesson, row in zip(taught(), [_row(lm, lesson) for lesson in taught()], strict=True):
+    for lesson, row in zip(taught(), [row_of(lm, lesson) for lesson in taught()], strict=True):
         prompt = lm.renderer.prompt_ids(lesson.chat)
         answer = lm.renderer.answer_ids(lesson.chat, lesson.completion, end=True)
         assert row["input_ids"] == prompt + answer
@@ -138,7 +132,7 @@ def test_only_completions_are_learned() -> None:
 def test_the_loss_reads_no_logit_of_a_prompt_or_of_padding() -> None:
     lm = tiny.lm()
     lessons = [*taught(), *held(lm)]
-    rows = [_row(lm, lesson) for lesson in lessons]
+    rows = [row_of(lm, lesson) for lesson in lessons]
     kept: list[torch.Tensor] = []
 
     def keep(module: Any, inputs: Any, output: torch.Tensor) -> None:
@@ -200,7 +194,7 @@ def test_no_word_of_the_prompt_is_learned_by_full_tuning_either() -> None:
     deltas = learn(lm, taught(), SHORT.model_copy(update={"tuning": "full", "epochs": 1}))
     assert tiny.same_bits(bits, tiny.bits(lm.model))
     assert set(deltas) == {name for name, _ in lm.model.named_parameters()}
-    longest = max(len(_row(lm, lesson)["input_ids"]) for lesson in taught())
+    longest = max(len(row_of(lm, lesson)["input_ids"]) for lesson in taught())
     assert deltas["transformer.wpe.weight"][: longest - 1].abs().sum() > 0
     assert deltas["transformer.wpe.weight"][longest:].abs().sum() == 0  # no position beyond
 
@@ -212,12 +206,12 @@ def test_no_word_of_the_prompt_is_learned_by_full_tuning_either() -> None:
 @pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
 def test_deltas_are_what_peft_merges(architecture: str) -> None:
     lm = tiny.lm(architecture)
-    peft = get_peft_model(copy.deepcopy(lm.model), _adapter(SHORT))
+    peft = get_peft_model(copy.deepcopy(lm.model), lora_config(SHORT))
     torch.manual_seed(0)
     layers = [layer for layer in peft.modules() if isinstance(layer, LoraLayer)]
     for layer in layers:
         torch.nn.init.normal_(layer.lora_B["default"].weight, std=0.1)
-    edit = DeltaEdit(_low_rank_deltas(peft), "test")
+    edit = DeltaEdit(low_rank_deltas(peft), "test")
     merged = peft.merge_and_unload().state_dict()
     assert len(edit.deltas) == len(layers) > 0
     with edit.applied(lm):
@@ -241,7 +235,7 @@ def stopping(at: int) -> Any:
 
 
 LONG = SHORT.model_copy(update={"epochs": 24})
-"""24 steps for each 2 lessons; a checkpoint every 20."""
+"""24 steps for each 2 lessons; a checkpoint every 21."""
 
 
 @pytest.mark.parametrize("tuning", ["lora", "full"])
@@ -254,12 +248,12 @@ def test_an_interrupted_training_ends_as_an_uninterrupted_one(tuning: str, tmp_p
     with pytest.raises(Stop):
         learn(lm, lessons, options, folder=tmp_path, progress=stopping(30))
     assert tiny.same_bits(bits, tiny.bits(lm.model))
-    assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-20"]
+    assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-21"]
     steps: list[int] = []
     resumed = learn(
         lm, lessons, options, folder=tmp_path, progress=lambda step, *_: steps.append(step)
     )
-    assert min(steps) > 20
+    assert min(steps) > 21
     assert tiny.same_bits(straight, resumed)
     assert tiny.same_bits(bits, tiny.bits(lm.model))
     # Killed after the last step, before the edit was saved:

@@ -1,0 +1,93 @@
+"""TRL's SFTTrainer on rows: cross-entropy plus divergence, and checkpoints of what is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from trl.trainer.sft_trainer import SFTTrainer
+
+from methods.rows import IGNORED, divergence
+
+WEIGHTS = "trained.safetensors"
+
+
+class LessonTrainer(SFTTrainer):
+    """SFTTrainer plus the KL term."""
+
+    locality_weight: float = 1.0
+    trained_weights: tuple[str, ...] | None = None
+    """The only weights that are trained, so the only ones a checkpoint must hold; None is all."""
+
+    def _set_signature_columns_if_needed(self) -> None:
+        # Trainer drops columns that the model's forward does not name; the stored ones must stay.
+        self._signature_columns = ["input_ids", "labels", "start", "top_ids", "top_logprobs"]
+
+    def compute_loss(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self,
+        model: Any,
+        inputs: dict[str, torch.Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        """Cross-entropy on completions plus `locality_weight` times the mean divergence."""
+        outputs = model(
+            input_ids=inputs["input_ids"],
+            attention_mask=inputs["attention_mask"],
+            use_cache=False,
+        )
+        labels = inputs["labels"][:, 1:]
+        spoken = labels != IGNORED
+        loss = outputs.logits.new_zeros((), dtype=torch.float32)
+        if spoken.any():
+            chosen = outputs.logits[:, :-1][spoken].float()
+            loss = torch.nn.functional.cross_entropy(chosen, labels[spoken])
+        if len(inputs["kl_index"]) and self.locality_weight > 0:
+            row, place = inputs["kl_index"].T
+            kl = divergence(outputs.logits[row, place - 1], inputs["kl_ids"], inputs["kl_logprobs"])
+            loss = loss + self.locality_weight * kl.mean()
+        return (loss, outputs) if return_outputs else loss
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        if self.trained_weights is None:
+            super()._save(output_dir, state_dict)
+            return
+        # One matrix of a model of billions: a checkpoint of the whole would be a hundred times it.
+        assert self.model is not None
+        folder = Path(output_dir or self.args.output_dir or ".")
+        folder.mkdir(parents=True, exist_ok=True)
+        parameters = {name: self.model.get_parameter(name) for name in self.trained_weights}
+        save_file({n: p.detach().contiguous() for n, p in parameters.items()}, folder / WEIGHTS)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        if self.trained_weights is None:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            return
+        assert self.model is not None
+        with torch.no_grad():
+            for name, value in load_file(Path(resume_from_checkpoint) / WEIGHTS).items():
+                self.model.get_parameter(name).copy_(value)
+
+
+class Progress(TrainerCallback):
+    """Tells (step, steps, loss) to whoever watches."""
+
+    def __init__(self, report: Callable[[int, int, float], None]) -> None:
+        """`report` may raise, which stops the training."""
+        self.report = report
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """After some steps, with their mean loss."""
+        if logs and "loss" in logs:
+            self.report(state.global_step, state.max_steps, logs["loss"])

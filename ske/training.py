@@ -1,0 +1,46 @@
+"""How a fine-tuning is told to go: one definition for the configuration and for the methods."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from ske.types import Frozen
+
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegativeInt = Annotated[int, Field(ge=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+
+
+class Schedule(Frozen):
+    """How long and how fast."""
+
+    learning_rate: Positive = 1e-3
+    """Peak, after a warm-up of 5 %, followed by a cosine."""
+    epochs: Positive = 10.0
+    """Passes over the lessons."""
+    batch_size: Count = 32
+    """Lessons a step."""
+    min_steps: NotNegativeInt = 0
+    """With few facts, more passes are made until there are so many steps."""
+
+
+class LowRankOptions(Schedule):
+    """A schedule for low-rank adapters."""
+
+    rank: Count = 8
+    """Rank of the adapters."""
+    alpha: int = 16
+    """Scale of the adapters; the update is alpha / rank * B A."""
+
+
+class SftOptions(LowRankOptions):
+    """Everything that supervised fine-tuning on lessons can be told."""
+
+    tuning: Literal["lora", "full"] = "lora"
+    """Low-rank adapters, merged on save; or all weights."""
+    locality_weight: NotNegative = 1.0
+    """Weight of the KL term, which holds the student to the base model on lessons with a stored
+    distribution (neighbours, free text); 0 is plain SFT on the same lessons."""
