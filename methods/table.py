@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -25,6 +26,12 @@ class Method(NamedTuple):
     about: str
     taught: bool = False
     """Whether it learns from a teacher: such a method has stages of its own."""
+    needs: str = ""
+    """A module of an extra that must be installed."""
+
+    def runs_here(self) -> bool:
+        """Whether what it needs is installed."""
+        return not self.needs or importlib.util.find_spec(self.needs) is not None
 
 
 METHODS = {
@@ -46,7 +53,11 @@ METHODS = {
     "ft-l": Method("methods.ft:FtL", "one MLP projection, trained on the target's bag of tokens"),
     "ft-m": Method("methods.ft:FtM", "one MLP projection, trained on the target"),
     "locft": Method("methods.locft:LocFt", "one MLP projection, large batches, breadth first"),
-    "qlora": Method("methods.qlora:QLora", "low-rank adapters on a base of 4 bits a weight"),
+    "qlora": Method(
+        "methods.qlora:QLora",
+        "low-rank adapters on a base of 4 bits a weight",
+        needs="bitsandbytes",
+    ),
     "mixsd": Method("methods.mixsd:MixSd", "trained on mixtures of informed and naive answers"),
     "sdft": Method("methods.sdft:Sdft", "its own answers, drawn to the prompted model's"),
     "ske": Method(

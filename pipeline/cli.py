@@ -66,17 +66,30 @@ def compare(
 ) -> None:
     """Run several methods on the same edits and print the table.
 
+    `all` is every method whose optional packages are installed; the others are named.
+
     [dim]ske compare configs/demo.yaml --methods ske,prompt,lora[/dim]
     """
-    from methods.table import METHODS
-
-    names = (
-        list(METHODS) if methods == "all" else [m.strip() for m in methods.split(",") if m.strip()]
-    )
+    names = _all_methods() if methods == "all" else _split(methods)
     _check_methods(names)
     chosen = ("base", *(name for name in names if name != "base"))
     resolved = load(config, set_).model_copy(update={"methods": chosen})
     _run(resolved, out or default_folder(config, "-compare"), None)
+
+
+def _split(names: str) -> list[str]:
+    return [name.strip() for name in names.split(",") if name.strip()]
+
+
+def _all_methods() -> list[str]:
+    from methods.table import METHODS
+
+    for name, method in METHODS.items():
+        if not method.runs_here():
+            out_console.print(
+                f"Left out: {name}, which needs {method.needs}; see `ske doctor`.", highlight=False
+            )
+    return [name for name, method in METHODS.items() if method.runs_here()]
 
 
 def _run(config: Config, folder: Path, stage: str | None) -> None:
