@@ -31,6 +31,10 @@ METHODS = {
     "base": Method("methods.unedited:Unedited", "the model as it is"),
     "prompt": Method("methods.prompt:Prompt", "all facts in one prompt, weights untouched"),
     "lora": Method("methods.lora:Lora", "low-rank adapters trained on the bare facts"),
+    "rome": Method("methods.rome:Rome", "a rank-1 update a fact of one layer, one after the other"),
+    "r_rome": Method("methods.rome:RRome", "ROME with the same key on both sides of its update"),
+    "memit": Method("methods.memit:Memit", "all facts at once, spread over several layers"),
+    "alphaedit": Method("methods.alphaedit:AlphaEdit", "MEMIT in the null space of what is stored"),
     "ske": Method(
         "methods.student:Student",
         "a student trained on what a prompted teacher answers",
