@@ -23,7 +23,10 @@ class AlphaEditOptions(SpreadOptions):
     steps: int = Field(default=25, ge=1)
     learning_rate: float = Field(default=0.1, gt=0)
     threshold: float = Field(default=0.02, gt=0)
-    """Directions in which C is smaller than this are free to be written to."""
+    """Directions in which C is smaller than this are free to be written to. Published for Llama-3,
+    GPT-2 XL and GPT-J; how many directions that is depends on the scale of a model's keys."""
+    free_share: float | None = Field(default=None, gt=0, le=1)
+    """Instead of `threshold`: so many of all directions are free, from the least used on."""
     ridge: float = Field(default=10.0, gt=0)
     """L2 of the authors' code: how much the update's size weighs."""
 
@@ -48,18 +51,21 @@ class NullSpace(Solver):
         self.earlier = torch.cat([self.earlier, keys.double()])
 
 
-def null_space(moment: Moment, threshold: float, name: str) -> torch.Tensor:
-    """An orthonormal basis [in, free] of the directions in which C is below `threshold`.
+def null_space(moment: Moment, options: AlphaEditOptions, name: str) -> torch.Tensor:
+    """An orthonormal basis [in, free] of the directions that keys hardly take.
 
     Raises:
-        UserError: there are none.
+        UserError: C is below the threshold in none.
     """
-    sizes, directions = torch.linalg.eigh(moment.mean())
-    free = directions[:, sizes < threshold]
+    sizes, directions = torch.linalg.eigh(moment.mean())  # smallest first
+    if options.free_share is not None:
+        return directions[:, : max(1, round(options.free_share * len(sizes)))]
+    free = directions[:, sizes < options.threshold]
     if free.shape[1] == 0:
         raise UserError(
-            f"alphaedit: {name} uses every direction: its second moment is nowhere below "
-            f"threshold = {threshold} (least {sizes[0]:.3g}, median {sizes.median():.3g}); raise it"
+            f"alphaedit: no direction of {name} is free: its second moment is nowhere below "
+            f"threshold = {options.threshold} (least {sizes[0]:.3g}, median "
+            f"{sizes.median():.3g}); give a larger threshold, or free_share, e.g. 0.5"
         )
     return free
 
@@ -72,5 +78,5 @@ class AlphaEdit(Memit):
 
     def solver(self, moment: Moment, projection: Projection) -> Solver:
         """What a layer is solved by."""
-        basis = null_space(moment, self.options.threshold, projection.name)
+        basis = null_space(moment, self.options, projection.name)
         return NullSpace(basis, self.options.ridge)

@@ -30,7 +30,8 @@ def sample(
     rows = torch.tensor([list(start) for start in starts], device=model.device)
     begun, cache, new = rows.shape[1], None, rows
     generator = torch.Generator(device=model.device).manual_seed(seed)
-    while rows.shape[1] < length:
+    ended = torch.zeros(len(rows), dtype=torch.bool, device=model.device)
+    while rows.shape[1] < length and not ended.all():
         output = model(input_ids=new, past_key_values=cache, use_cache=True, logits_to_keep=1)
         cache = output.past_key_values
         p = torch.softmax(output.logits[:, -1].float(), dim=-1)
@@ -40,6 +41,8 @@ def sample(
         else:
             new = torch.multinomial(p, 1, generator=generator)
         rows = torch.cat([rows, new], dim=1)
+        if end_id is not None:
+            ended |= new[:, 0] == end_id
     return [_until(row, begun, end_id) for row in rows.tolist()]
 
 

@@ -17,10 +17,20 @@ from ske.backends.local import LocalLM
 from ske.lm import LM, Chat, Pair, Reply, Sampling, Scored, ask
 from ske.types import Fact, UserError
 
-FEW = {"epochs": 2, "learning_rate": 0.05}
-"""Options for methods that train: hardly any steps, and large ones."""
+FEW: tuple[dict[str, Any], ...] = (
+    {"epochs": 2, "learning_rate": 0.05},
+    {"steps": 3, "moment_texts": 16, "moment_tokens": 16, "free_share": 0.5},
+    {"steps": 3, "moment_texts": 16, "moment_tokens": 16},
+    {},
+)
+"""Options for methods that train: hardly any steps, and large ones. The first that fit are used."""
 PAIRS = [Pair(ask(fact.prompt), fact.target_new) for fact in tiny.FACTS]
-CASES = [(name, architecture) for name in METHODS for architecture in tiny.ARCHITECTURES]
+EVERYWHERE = ("rome", "memit", "alphaedit", "lora")
+"""One method of each way to look into a model's modules: these meet more architectures."""
+CASES = [
+    *((name, architecture) for name in METHODS for architecture in tiny.ARCHITECTURES),
+    *((name, architecture) for name in EVERYWHERE for architecture in tiny.MORE_ARCHITECTURES),
+]
 
 
 class Shouting:
@@ -39,11 +49,13 @@ def lessons() -> list[Lesson]:
 
 def make(name: str, lm: LM, facts: Sequence[Fact] = tiny.FACTS) -> Edit:
     workshop = Workshop(seed=1, lessons=lessons)
-    try:
-        editor = build(name, FEW, workshop)
-    except UserError:
-        editor = build(name, {}, workshop)
-    return editor.edit(lm, facts)
+    for options in FEW:
+        try:
+            editor = build(name, options, workshop)
+        except UserError:
+            continue
+        return editor.edit(lm, facts)
+    raise AssertionError(f"no options fit {name}")
 
 
 def snapshot(lm: LocalLM) -> dict[str, Any]:
