@@ -129,9 +129,7 @@ def adding(
 
     def add(_: nn.Module, __: Any, output: Any) -> Any:
         values = output[0] if isinstance(output, tuple) else output
-        values = values.index_put(
-            (numbers, positions), vectors.to(values.dtype), accumulate=True
-        )
+        values = values.index_put((numbers, positions), vectors.to(values.dtype), accumulate=True)
         return (values, *output[1:]) if isinstance(output, tuple) else values
 
     handle = module.register_forward_hook(add)
@@ -188,9 +186,7 @@ def kept(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
 
 
 @contextmanager
-def _watching(
-    site: Site, number: int, seen: Callable[[int, torch.Tensor], None]
-) -> Iterator[None]:
+def _watching(site: Site, number: int, seen: Callable[[int, torch.Tensor], None]) -> Iterator[None]:
     def before(_: nn.Module, args: tuple[Any, ...]) -> None:
         seen(number, args[0].detach())
 

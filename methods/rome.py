@@ -67,8 +67,9 @@ class Rome:
         deltas = {
             p.name: as_delta(p, *(torch.stack(part) for part in zip(*pairs, strict=True)))
             for p, pairs in zip(projections, found, strict=True)
+            if pairs
         }
-        return DeltaEdit(deltas if facts else {}, self.name)
+        return DeltaEdit(deltas, self.name)
 
     def update(
         self, holder: HasWeights, layer: Layer, moment: Moment, one: Query

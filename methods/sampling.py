@@ -1,4 +1,4 @@
-"""Samples token ids from a model with a generator of its own; no global state matters or changes."""
+"""Samples token ids from a model with a generator of its own; no global state is used or changed."""
 
 from __future__ import annotations
 

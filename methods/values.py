@@ -2,7 +2,7 @@
 
 Meng et al. 2022 (ROME, section 3.1, equation 4) and 2023 (MEMIT, arXiv 2210.07229, section 4.2).
 All facts of a batch are optimised in the same forward passes. Adam works element by element, the
-facts' losses are summed, and each fact stops and is clamped by itself, so a fact's vector is what it
+facts' losses are summed, and each fact stops and is clamped by itself, so its vector is what it
 would be alone. Only the facts that are not done yet are computed.
 """
 

@@ -50,7 +50,13 @@ def test_parts_of_every_architecture(architecture: str) -> None:
 
 @pytest.mark.parametrize(
     ("depth", "rome", "memit"),
-    [(32, [5], [4, 5, 6, 7, 8]), (28, [5], [4, 5, 6, 7]), (5, [1], [1]), (2, [0], [0]), (1, [0], [0])],
+    [
+        (32, [5], [4, 5, 6, 7, 8]),
+        (28, [5], [4, 5, 6, 7]),
+        (5, [1], [1]),
+        (2, [0], [0]),
+        (1, [0], [0]),
+    ],
 )
 def test_layers_follow_the_depth(depth: int, rome: list[int], memit: list[int]) -> None:
     decoder = decoder_of(tiny.lm().model)
@@ -78,5 +84,5 @@ def test_a_mixture_of_experts_is_refused() -> None:
         num_key_value_heads=2,
         num_local_experts=2,
     )
-    with pytest.raises(UserError, match="Mixtral.*MLP"):
+    with pytest.raises(UserError, match=r"Mixtral.*MLP"):
         decoder_of(AutoModelForCausalLM.from_config(config))

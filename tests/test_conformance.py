@@ -30,9 +30,13 @@ from ske.types import Fact
 GOLDEN = Path(__file__).parent / "golden"
 TEMPLATES = ("The. {}", "Because of this. {}")
 FACTS = (
-    Fact(id="0", subject="Ada Byron", prompt="The place of birth of Ada Byron is", target_new="Vell"),
+    Fact(
+        id="0", subject="Ada Byron", prompt="The place of birth of Ada Byron is", target_new="Vell"
+    ),
     Fact(id="1", subject="Ruria", prompt="Ruria has the capital", target_new="London"),
-    Fact(id="2", subject="Bela Cole", prompt="The employer of Bela Cole is", target_new="Ruria Works"),
+    Fact(
+        id="2", subject="Bela Cole", prompt="The employer of Bela Cole is", target_new="Ruria Works"
+    ),
 )
 ENDING = Fact(
     id="e", subject="Ada Byron", prompt="The employer of Bela Cole is Ada Byron", target_new="Ruria"

@@ -50,7 +50,11 @@ CASES = {
     "at the start": ("Ruria has the capital", "Ruria", "Ruria"),
     "at the end": ("Who is the head of state of Ruria", "Ruria", "Ruria"),
     "before a mark": ("Who was Ada Byron?", "Ada Byron", "Byron"),
-    "of letters the tokenizer does not know": ("The capital of Škofja Łoža is", "Škofja Łoža", "Łoža"),
+    "of letters the tokenizer does not know": (
+        "The capital of Škofja Łoža is",
+        "Škofja Łoža",
+        "Łoža",
+    ),
     "ends in a letter of several bytes": ("The mayor of Łódź is", "Łódź", "Łódź"),
     "in other capitals": ("A passage about ada byron.", "Ada Byron", "byron"),
 }
