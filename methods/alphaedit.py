@@ -1,4 +1,4 @@
-"""AlphaEdit: MEMIT whose updates leave alone what a layer stores (Fang et al. 2024, arXiv 2410.02355).
+"""AlphaEdit: MEMIT in the null space of what a layer stores (Fang et al. 2024, arXiv 2410.02355).
 
 An update is projected on the null space of C, the directions that keys hardly ever take, so that
 lambda C is not needed to weigh against it; keys of earlier batches are kept instead (section 3,

@@ -7,7 +7,7 @@ model's tokens never see what comes after them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -83,10 +83,8 @@ def stream(
     with ExitStack() as stack, torch.no_grad():
         for number, site in enumerate(sites):
             stack.enter_context(_watching(site, number, seen))
-        try:
+        with suppress(_AllSeen):
             model.base_model(**rows.kwargs)
-        except _AllSeen:
-            pass
 
 
 def activations(

@@ -1,9 +1,9 @@
 """MEMIT: many facts at once, spread over several layers (Meng et al. 2023, arXiv 2210.07229).
 
-A hidden state z is found for every fact at the last edited layer. Then each layer, from below, takes
-its share of what is still missing of z: the least-squares update against all that the layer stores,
-R K^T (lambda C + K K^T)^-1 (section 4.3, equations 14 and 19-20, algorithm 1). Keys and missing
-parts are measured on the model as the lower layers' updates have left it.
+A hidden state z is found for every fact at the last edited layer. Then each layer, from below,
+takes on its share of what is still missing of z: the least-squares update against all that the
+layer stores, R K^T (lambda C + K K^T)^-1 (section 4, algorithm 1). Keys and missing parts are
+measured on the model as the lower layers' updates have left it.
 """
 
 from __future__ import annotations

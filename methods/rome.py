@@ -1,9 +1,10 @@
 """ROME and R-ROME: one fact, one rank-1 update of one MLP (Meng et al. 2022, arXiv 2202.05262).
 
-W gets (v* - W k) / (k^T u) u^T with u = C^-1 k*, where k* is the mean key over contexts (section 3.1,
-equation 2). The authors' ROME takes k and W k from the bare prompt; R-ROME (Gupta et al. 2024, arXiv
-2403.07175) takes k* in both places, which makes W k* = v* hold and keeps long sequences of edits
-from collapsing. Several facts are edited one after the other, each on the model that the last left.
+W gets (v* - W k) / (k^T u) u^T with u = C^-1 k*, where k* is the mean key over contexts (section
+3.1, equation 2). The authors' ROME takes k and W k from the bare prompt; R-ROME (Gupta et al. 2024,
+arXiv 2403.07175) takes k* in both places, which makes W k* = v* hold and keeps long sequences of
+edits from collapsing. Several facts are edited one after the other, each on the model that the last
+one left.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Samples token ids from a model with a generator of its own; no global state is used or changed."""
+"""Samples token ids from a model with a generator of its own; no global state is touched."""
 
 from __future__ import annotations
 
