@@ -25,8 +25,9 @@ from ske.backends.render import Renderer
 from ske.lm import ask
 from ske.types import Field, Frozen, UserError, content_hash
 
-_RIDGE = 1e-10
-"""Of the mean eigenvalue: what makes a moment of few or dead keys solvable. Far below any other."""
+_RIDGES = (1e-10, 1e-8, 1e-6)
+"""Of the mean eigenvalue. Far below any other, but few or dead keys leave C singular, up to the
+rounding of fp32 products."""
 _SAMPLED_AT_ONCE = 256
 
 
@@ -63,15 +64,21 @@ class Moment:
     def solve(self, keys: torch.Tensor) -> torch.Tensor:
         """C^-1 keys, fp64, for keys [width, n]; C is factorised once."""
         if self._factor is None:
-            moment = self.mean()
-            moment.diagonal().add_(_RIDGE * moment.diagonal().mean())
-            self._factor, failed = torch.linalg.cholesky_ex(moment)
-            if failed.item():
-                raise UserError(
-                    f"the second moment of {self.count} keys of width {len(moment)} cannot be "
-                    "inverted; give more texts (options moment_texts, moment_tokens)"
-                )
+            self._factor = self._factorised()
         return torch.cholesky_solve(keys.double(), self._factor)
+
+    def _factorised(self) -> torch.Tensor:
+        """C's Cholesky factor, with the smallest ridge that will do."""
+        for ridge in _RIDGES:
+            moment = self.mean()
+            moment.diagonal().add_(ridge * moment.diagonal().mean())
+            factor, failed = torch.linalg.cholesky_ex(moment)
+            if not failed.item():
+                return factor
+        raise UserError(
+            f"the second moment of {self.count} keys of width {len(self.total)} has no inverse; "
+            "give more texts (options moment_texts, moment_tokens)"
+        )
 
 
 class TextOptions(Frozen):
