@@ -137,6 +137,7 @@ def _linears(prefix: str, module: nn.Module, width: int | None) -> Iterator[Proj
             continue
         out = part.weight.shape[1] if isinstance(part, Conv1D) else part.out_features
         if width is None or out == width:
+            assert isinstance(part.weight, nn.Parameter)
             yield Projection(f"{name}.weight", part, part.weight, flipped)
 
 
