@@ -60,6 +60,10 @@ METHODS = {
     ),
     "mixsd": Method("methods.mixsd:MixSd", "trained on mixtures of informed and naive answers"),
     "sdft": Method("methods.sdft:Sdft", "its own answers, drawn to the prompted model's"),
+    "rome": Method("methods.rome:Rome", "a rank-1 update a fact of one layer, one after the other"),
+    "r_rome": Method("methods.rome:RRome", "ROME with the same key on both sides of its update"),
+    "memit": Method("methods.memit:Memit", "all facts at once, spread over several layers"),
+    "alphaedit": Method("methods.alphaedit:AlphaEdit", "MEMIT in the null space of what is stored"),
     "ske": Method(
         "methods.student:Student",
         "a student trained on what a prompted teacher answers",

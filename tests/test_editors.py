@@ -20,12 +20,19 @@ from ske.types import Fact, MissingExtra, UserError
 FEW: tuple[dict[str, Any], ...] = (
     {"epochs": 2, "learning_rate": 0.05},
     {"demonstrations": 2},
+    {"steps": 3, "moment_texts": 16, "moment_tokens": 16, "free_share": 0.5},
+    {"steps": 3, "moment_texts": 16, "moment_tokens": 16},
     {},
 )
 """The first that a method knows is taken. Training: hardly any steps, and large ones; prompts: such
 as fit into a tiny model's context window, also one before the other."""
 PAIRS = [Pair(ask(fact.prompt), fact.target_new) for fact in tiny.FACTS]
-CASES = [(name, architecture) for name in METHODS for architecture in tiny.ARCHITECTURES]
+EVERYWHERE = ("rome", "memit", "alphaedit", "lora")
+"""One method of each way to look into a model's modules: these meet more architectures."""
+CASES = [
+    *((name, architecture) for name in METHODS for architecture in tiny.ARCHITECTURES),
+    *((name, architecture) for name in EVERYWHERE for architecture in tiny.MORE_ARCHITECTURES),
+]
 
 
 class Shouting:

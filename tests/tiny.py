@@ -6,10 +6,13 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
     GPT2Config,
     GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
+    PreTrainedModel,
     PreTrainedTokenizerFast,
     Qwen3Config,
     Qwen3ForCausalLM,
@@ -132,7 +135,31 @@ def _gpt2(size: int, ends: dict[str, Any]) -> GPT2LMHeadModel:
     return GPT2LMHeadModel(config)
 
 
+_SMALL = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+_MLP = {"intermediate_size": 96, "num_key_value_heads": 1}
+_FURTHER: dict[str, tuple[str, dict[str, Any]]] = {
+    "neox": ("gpt_neox", _SMALL | {"intermediate_size": 96}),
+    "gptj": ("gptj", {"n_embd": 64, "n_layer": 2, "n_head": 2, "rotary_dim": 16}),
+    "mistral": ("mistral", _SMALL | _MLP),
+    "qwen2": ("qwen2", _SMALL | _MLP),
+    "gemma": ("gemma", _SMALL | _MLP | {"head_dim": 32}),
+    "phi": ("phi", _SMALL | {"intermediate_size": 96}),
+    "olmo": ("olmo", _SMALL | _MLP),
+}
+"""Name -> transformers' model type, and what makes it small."""
+
+
+def _further(architecture: str, size: int, ends: dict[str, Any]) -> PreTrainedModel:
+    kind, small = _FURTHER[architecture]
+    config = AutoConfig.for_model(
+        kind, vocab_size=size, max_position_embeddings=512, initializer_range=0.15, **small, **ends
+    )
+    return AutoModelForCausalLM.from_config(config)
+
+
 ARCHITECTURES = ("qwen3", "gpt2", "llama")
+MORE_ARCHITECTURES = tuple(_FURTHER)
+"""Whatever looks into the modules of a model should find its way in these, too."""
 _MAKE = {"qwen3": _qwen3, "gpt2": _gpt2, "llama": _llama}
 
 
@@ -142,7 +169,10 @@ def lm(architecture: str = "qwen3", chat: bool = False, **options: Any) -> Local
     ends = {"eos_token_id": tokens.eos_token_id, "bos_token_id": tokens.bos_token_id}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(11)
-        model = _MAKE[architecture](len(tokens), ends)
+        if architecture in _MAKE:
+            model = _MAKE[architecture](len(tokens), ends)
+        else:
+            model = _further(architecture, len(tokens), ends)
     return LocalLM(model, tokens, **options)
 
 
