@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from methods.base import Practice
-from methods.retrieval import words
+from methods.retrievers import words
 from ske.types import Fact, Frozen, UserError
 
 SHARES = {"copy": 1, "update": 3, "retain": 4}

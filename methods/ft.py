@@ -64,14 +64,14 @@ class FtM:
 
     def __init__(self, options: dict[str, Any], workshop: Workshop) -> None:
         """Raises UserError on unknown options."""
-        self.options: FtMOptions = options_of(FtMOptions, options, "ft-m")
+        self.options: FtMOptions = options_of(FtMOptions, options, "ft_m")
         self.workshop = workshop
 
     def edit(self, lm: LM, facts: Sequence[Fact]) -> DeltaEdit:
         """Train one matrix on (prompt, new target) pairs."""
-        holder = weights_of(lm, "ft-m")
+        holder = weights_of(lm, "ft_m")
         lessons = spoken_targets(holder, facts, self.options.end)
-        return train_weights(holder, lessons, self.options, self.workshop, "ft-m")
+        return train_weights(holder, lessons, self.options, self.workshop, "ft_m")
 
 
 class FtL:
@@ -79,18 +79,18 @@ class FtL:
 
     def __init__(self, options: dict[str, Any], workshop: Workshop) -> None:
         """Raises UserError on unknown options."""
-        self.options: FtLOptions = options_of(FtLOptions, options, "ft-l")
+        self.options: FtLOptions = options_of(FtLOptions, options, "ft_l")
         self.workshop = workshop
 
     def edit(self, lm: LM, facts: Sequence[Fact]) -> DeltaEdit:
         """Train one matrix on each target token as the next one after the prompt."""
-        holder = weights_of(lm, "ft-l")
+        holder = weights_of(lm, "ft_l")
         lessons = [
             lesson.model_copy(update={"ids": (token,)})
             for lesson in spoken_targets(holder, facts, end=False)
             for token in lesson.ids
         ]
-        return train_weights(holder, lessons, self.options, self.workshop, "ft-l")
+        return train_weights(holder, lessons, self.options, self.workshop, "ft_l")
 
 
 def spoken_targets(holder: HasWeights, facts: Sequence[Fact], end: bool) -> list[Lesson]:

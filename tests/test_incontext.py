@@ -12,7 +12,7 @@ import tiny
 from methods.base import Edit, Practice, Workshop
 from methods.demonstrations import Demonstration, apart_from, choose, counts
 from methods.prompt import PromptEdit
-from methods.scr import best_split
+from methods.retrieval import best_split
 from methods.table import build, load_edit
 from ske.lm import LM, Chat, Pair, Reply, Sampling, Scored, ask
 from ske.types import Fact, UserError
@@ -213,7 +213,7 @@ def test_fewer_demonstrations_in_a_small_window_are_counted() -> None:
 
 
 def test_only_questions_about_a_fact_are_changed() -> None:
-    edit = made("scr", {})
+    edit = made("retrieval", {})
     other: Chat = ask("What is two and two?", "Be brief.")
     chats = [
         ask("Ada Byron works for"),
@@ -237,12 +237,12 @@ def test_only_questions_about_a_fact_are_changed() -> None:
 def test_an_unmatched_question_is_answered_as_by_the_base_to_the_last_bit() -> None:
     lm = tiny.lm()
     pairs = [Pair(ask(text), "Vell") for text in ("system user assistant:", "I don't know.")]
-    with made("scr", {}).applied(lm) as edited:
+    with made("retrieval", {}).applied(lm) as edited:
         assert edited.logprobs(pairs) == lm.logprobs(pairs)
 
 
 def test_the_model_confirms_each_fact_once() -> None:
-    edit = made("scr", {"confirm": "model", "top_k": 2})
+    edit = made("retrieval", {"confirm": "model", "top_k": 2})
     model = Listening(yes="Zenith")
     with edit.applied(model) as edited:
         for _ in range(2):
@@ -260,11 +260,11 @@ def test_the_threshold_splits_practice_questions_best() -> None:
     positive, negative = np.array([0.9, 0.8, 0.7, 0.2]), np.array([0.1, 0.3, 0.6])
     assert best_split(positive, negative) == pytest.approx(0.65)
     assert best_split(np.array([0.5]), np.array([0.1])) == pytest.approx(0.3)
-    edit: Any = made("scr", {})
+    edit: Any = made("retrieval", {})
     assert 0.1 < edit.contents.threshold < 0.9
-    untuned: Any = made("scr", {}, practice=None)
+    untuned: Any = made("retrieval", {}, practice=None)
     assert untuned.contents.threshold == 0.5
-    given: Any = made("scr", {"threshold": 0.25})
+    given: Any = made("retrieval", {"threshold": 0.25})
     assert given.contents.threshold == 0.25
 
 
@@ -272,17 +272,17 @@ def test_the_threshold_splits_practice_questions_best() -> None:
 
 
 def test_packs_are_full_and_keep_subjects_together() -> None:
-    edit: Any = made("prompt-packed", {"facts_per_prompt": 2})
+    edit: Any = made("prompt_packed", {"facts_per_prompt": 2})
     packs = [[s.split(" is ")[1] for s in pack.sentences] for pack in edit.contents.packs]
     assert packs == [["Vell", "Zenith"], ["Rome"]]
-    one: Any = made("prompt-packed", {"facts_per_prompt": 1})
+    one: Any = made("prompt_packed", {"facts_per_prompt": 1})
     assert [len(pack.sentences) for pack in one.contents.packs] == [1, 1, 1]
     with pytest.raises(UserError, match="Listening has no tokens"):
-        made("prompt-packed", {"tokens_per_prompt": 100})
+        made("prompt_packed", {"tokens_per_prompt": 100})
 
 
 def test_a_question_gets_the_pack_of_its_nearest_fact_and_answers_keep_their_order() -> None:
-    edit = made("prompt-packed", {"facts_per_prompt": 2, "header": "none"})
+    edit = made("prompt_packed", {"facts_per_prompt": 2, "header": "none"})
     questions = ["Bela Cole was born in", "Ada Byron works for", "Bela Cole?", "Ada Byron?"] * 3
     model = Listening()
     with edit.applied(model) as edited:
@@ -306,22 +306,22 @@ def test_packs_are_bounded_by_tokens() -> None:
     lm = tiny.lm()
     facts = [fact(name) for name in NAMES[:12]]
     options = {"tokens_per_prompt": 150, "facts_per_prompt": 12, "retriever": "overlap"}
-    edit: Any = build("prompt-packed", options, Workshop()).edit(lm, facts)
+    edit: Any = build("prompt_packed", options, Workshop()).edit(lm, facts)
     sizes = [len(lm.renderer.prompt_ids(ask("", pack.system))) for pack in edit.contents.packs]
     assert max(sizes) <= 150
     assert len(sizes) > 2
     assert sum(len(pack.sentences) for pack in edit.contents.packs) == 12
     with pytest.raises(UserError, match=r"'Cato A place of birth' alone takes \d+ tokens"):
-        build("prompt-packed", options | {"tokens_per_prompt": 20}, Workshop()).edit(lm, facts)
+        build("prompt_packed", options | {"tokens_per_prompt": 20}, Workshop()).edit(lm, facts)
     with pytest.raises(UserError, match=r"context window of 512.*facts_per_prompt"):
         many = {"retriever": "overlap", "facts_per_prompt": 48}
-        build("prompt-packed", many, Workshop()).edit(lm, [fact(name) for name in NAMES])
+        build("prompt_packed", many, Workshop()).edit(lm, [fact(name) for name in NAMES])
 
 
 # -- all three ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["ike", "scr", "prompt-packed"])
+@pytest.mark.parametrize("name", ["ike", "retrieval", "prompt_packed"])
 def test_saved_edits_prompt_alike_and_nest(name: str, tmp_path: Path) -> None:
     edit = made(name, {})
     edit.save(tmp_path)
@@ -338,7 +338,7 @@ def test_saved_edits_prompt_alike_and_nest(name: str, tmp_path: Path) -> None:
 
 def test_a_question_inside_demonstrations_is_found_by_what_it_asks() -> None:
     outer = made("ike", {"demonstrations": 2}, [fact("Cato P", "Bela Cole Town")])
-    inner = made("scr", {"top_k": 2})
+    inner = made("retrieval", {"top_k": 2})
     model = Listening()
     with inner.applied(model) as once, outer.applied(once) as twice:
         twice.generate([ask("Ada Byron works for"), ask("Two and two?")], Sampling())

@@ -150,7 +150,7 @@ def test_ft_l_asks_for_every_target_token_right_after_the_prompt(
 
     def keep(holder: Any, lessons: Any, *rest: Any) -> DeltaEdit:
         seen["lessons"] = lessons
-        return DeltaEdit({}, "ft-l")
+        return DeltaEdit({}, "ft_l")
 
     monkeypatch.setattr("methods.ft.train_weights", keep)
     FtL({}, Workshop()).edit(lm, tiny.FACTS[2:])
@@ -322,7 +322,7 @@ def test_answers_are_scored_as_before_after_an_aborted_training() -> None:
 # -- tuned values -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["adalora", "ft-l", "ft-m", "locft", "mixsd", "qlora", "sdft"])
+@pytest.mark.parametrize("name", ["adalora", "ft_l", "ft_m", "locft", "mixsd", "qlora", "sdft"])
 def test_the_worlds_tuned_values_are_known_options(name: str) -> None:
     path = CONFIGS.parent / "world" / f"{name}.yaml"
     build(name, yaml.safe_load(path.read_text(encoding="utf-8")), Workshop())

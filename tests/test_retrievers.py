@@ -10,7 +10,7 @@ import torch
 from transformers import BertConfig, BertModel
 
 from methods import retrieval
-from methods.retrieval import Hit, MiniLM, Overlap, nearest, retriever
+from methods.retrievers import Hit, MiniLM, Overlap, nearest, retriever
 from ske.types import UserError
 
 FIVE = (
