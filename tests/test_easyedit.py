@@ -7,55 +7,30 @@ The same records and models, each probe of them; then what differs on purpose, w
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
-from scoredtoys import ARCHITECTURES, scored_lm, seamless_tokenizer
+from scoredtoys import (
+    ARCHITECTURES,
+    GOLDEN,
+    Asked,
+    Place,
+    scored_lm,
+    seamless_tokenizer,
+    theirs,
+)
 
-from eval.ask import Answer, Item, answer, items, rows
+from eval.ask import Answer, answer, items, rows
 from eval.cases import load
 from eval.records import Case
-from eval.score import ALL, Row, aggregate_reference, mean, per_case, score_row
+from eval.score import ALL, aggregate_reference, mean, per_case, score_row
 from ske.backends.local import LocalLM
 from ske.lm import Pair, ask
 
-GOLDEN = json.loads(
-    (Path(__file__).parent / "golden" / "easyedit.json").read_text(encoding="utf-8")
-)
-METRIC_NAMES = {"rewrite_acc": "edit_success", "rephrase_acc": "paraphrase"}
 SCRIPT = ("Edit_Succ", "Overall_portability", "Overall_locality")
 """The figures that EasyEdit's example script prints; it never asks for paraphrases."""
-
-
-class Place(NamedTuple):
-    """Which probe: the number of its record, its group, its number there."""
-
-    record: int
-    metric: str
-    category: str
-    probe: int
-
-
-class Asked(NamedTuple):
-    """What our side made of the records on one architecture."""
-
-    places: list[Place]
-    items: list[Item]
-    before: list[Answer]
-    after: list[Answer]
-
-    def rows(self, after: bool = True) -> list[Row]:
-        """The rows of the edited model, or of the unedited one."""
-        said = self.after if after else self.before
-        return list(rows("toy", "toy", 0, ["teacher_forced"], self.items, said, self.before))
-
-    def scores(self, after: bool = True) -> dict[Place, float | None]:
-        return {
-            place: score_row(row) for place, row in zip(self.places, self.rows(after), strict=True)
-        }
 
 
 @pytest.fixture(scope="module")
@@ -85,27 +60,6 @@ def read(records: list[dict[str, Any]], folder: Path) -> list[Case]:
 @cache
 def toy(architecture: str, edited: bool = False, chat: bool = False) -> LocalLM:
     return scored_lm(architecture, GOLDEN["texts"], edited, chat)
-
-
-def theirs(architecture: str, way: str, moment: str = "post") -> dict[Place, float]:
-    """EasyEdit's value of each probe, `alone` or with its group in one batch (`grouped`)."""
-    return {
-        place: value
-        for record, result in enumerate(GOLDEN["theirs"][architecture][way])
-        for place, value in _values(record, result[moment])
-    }
-
-
-def _values(record: int, found: dict[str, Any]) -> Iterator[tuple[Place, float]]:
-    for key, metric in METRIC_NAMES.items():
-        for probe, value in enumerate(found.get(key, [])):
-            yield Place(record, metric, ALL, probe), value
-    for metric in ("portability", "locality"):
-        for key, values in found[metric].items():
-            # The toolkit's own example script writes "reasoning" where the data say "Reasoning".
-            category = key.removesuffix("_acc").replace("reasoning", "Reasoning")
-            for probe, value in enumerate(values if key.endswith("_acc") else []):
-                yield Place(record, metric, category, probe), value
 
 
 # --- the same -------------------------------------------------------------------------------
@@ -209,13 +163,16 @@ def test_padding_moves_the_toolkits_scores_on_absolute_positions(asked) -> None:
     assert [figure["locality"] for figure in figures] == pytest.approx([63.54, 61.49], abs=0.01)
 
 
-def single(architecture: str, case: dict[str, Any], folder: Path) -> tuple[float | None, Answer]:
-    """Score and answer of one prompt that comes from a file, as any of ours does."""
+def from_file(
+    architecture: str, case: dict[str, Any], folder: Path
+) -> list[tuple[float | None, Answer]]:
+    """Score and answer of a prompt that a file holds, as an edit's own and as a probe's."""
+    probe = {"prompt": case["prompt"], "ground_truth": [[case["answer"]]]}
     record = {"subject": "Bela Cole", "prompt": case["prompt"], "target_new": case["answer"]}
-    asked = items(read([record], folder))
-    said = answer(toy(architecture), [(0, asked[0])], ["teacher_forced"], 1)
-    (row,) = rows("toy", "toy", 0, ["teacher_forced"], asked, said, said)
-    return score_row(row), said[0]
+    asked = items(read([{**record, "portability": {"Reasoning": [probe]}}], folder))
+    said = answer(toy(architecture), list(enumerate(asked)), ["teacher_forced"], 1)
+    made = rows("toy", "toy", 0, ["teacher_forced"], asked, said, said)
+    return list(zip(map(score_row, made), said, strict=True))
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -223,9 +180,11 @@ def single(architecture: str, case: dict[str, Any], folder: Path) -> tuple[float
 def test_one_prompt_alone_scores_the_same(architecture, name, tmp_path) -> None:
     """A pad token in a prompt does no harm: it is missing from one count and in the other."""
     case = GOLDEN["odd"][architecture][name]
-    score, said = single(architecture, case, tmp_path)
-    assert score == pytest.approx(case["acc"][0], abs=1e-6)
-    assert list(said.argmax) == case["argmax"]
+    found = from_file(architecture, case, tmp_path)
+    assert len(found) == 2
+    for score, said in found:
+        assert score == pytest.approx(case["acc"][0], abs=1e-6)
+        assert list(said.argmax) == case["argmax"]
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -233,9 +192,10 @@ def test_one_prompt_alone_scores_the_same(architecture, name, tmp_path) -> None:
 def test_blanks_at_the_edges_of_texts_are_dropped(architecture, name, tmp_path) -> None:
     """The toolkit writes two blanks between prompt and answer then, and another text is asked."""
     case, plain = (GOLDEN["odd"][architecture][key] for key in (name, "plain"))
-    score, said = single(architecture, case, tmp_path)
-    assert (score, list(said.argmax)) == (pytest.approx(plain["acc"][0]), plain["argmax"])
     assert case["argmax"] != plain["argmax"]
+    for score, said in from_file(architecture, case, tmp_path):
+        assert score == pytest.approx(plain["acc"][0], abs=1e-6)
+        assert list(said.argmax) == plain["argmax"]
 
 
 def test_blanks_at_the_edges_in_numbers() -> None:
@@ -289,7 +249,7 @@ def test_a_chat_model_reads_the_answer_as_its_template_writes_it(architecture) -
     begin = plain[: len(plain) - len(lm.tokenizer(case["prompt"], add_special_tokens=False)[0])]
     assert case["read"] == [*begin, *prompt, *blank]
     assert case["locality_read"] == [*plain, *blank]
-    assert lm.tokenizer.decode(prompt + reply).endswith("assistant\nAcme Works")
+    assert "".join(lm.tokenizer.batch_decode(prompt + reply)).endswith("assistant\nAcme Works")
 
 
 @pytest.mark.parametrize(
