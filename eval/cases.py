@@ -199,7 +199,7 @@ def load(path: Path, limit: int | None = None) -> Loaded:
         return Loaded([Case(fact=fact, data=path.stem) for fact in facts], [], path.stem)
     if suffix in (".json", ".csv") or not path.exists() or path.is_dir():
         text = read_text(path)
-        data = table(text, path.name) if suffix == ".csv" else parse_json(text, path.name)
+        data: Any = table(text, path.name) if suffix == ".csv" else parse_json(text, path.name)
         form = _form(path, data)
         known = _known(path)
         source = Source(path, known.name if known and form in known.forms else path.stem)
@@ -248,10 +248,12 @@ def _form(path: Path, data: Any) -> str:
     if not isinstance(data, list) or not data:
         raise UserError(f"{path.name}: {quoted(data)} is not a list of records; check the file")
     told = [form for form in forms if form in KEYS]
-    for item in data:
-        for form in (*told, *KEYS):
-            if isinstance(item, dict) and set(KEYS[form]) <= set(item):
-                return form
+    records = [set(item) for item in data if isinstance(item, dict)]
+    for among in (told, KEYS):
+        for keys in records:
+            for form in among:
+                if set(KEYS[form]) <= keys:
+                    return form
     if told:
         return told[0]
     shapes = "; ".join(dict.fromkeys(" + ".join(keys) for keys in KEYS.values()))

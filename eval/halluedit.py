@@ -60,7 +60,8 @@ def halluedit_case(source: Source, record: dict[str, Any], where: str, number: i
     here; the others (yes, no, choice, reversed) ask for something else than the target and are
     groups of portability, as are the hops. The old answer is what the model said. Robustness is no
     column: the authors ask yes and no questions again, "Are you sure?", for ten turns; here they
-    are asked once.
+    are asked once. Locality questions, about the same subject, have no answers in the table: they
+    are asked under the protocol `generate` alone.
     """
     said = [key for key in record if key.startswith("output_")]
     judged = [key for key in record if key.startswith("eval_")]
@@ -70,9 +71,7 @@ def halluedit_case(source: Source, record: dict[str, Any], where: str, number: i
     fact = source.fact({**made, "ground_truth": old}, where, number, FACT)
     rephrased = source.text(record, "paraphrased_question", where)
     portability = _asked(source, record, where)
-    near = source.text(record, "locality_question", where)
-    if near is not None:
-        source.skip_all("probe", "locality_question", "it has no answer to be compared with", 1)
+    near = _near(source, record, where)
     if fact is None:
         return None
     paraphrase = source.probe(rephrased, ((fact.target_new,),), f"{where}, paraphrased_question")
@@ -80,8 +79,17 @@ def halluedit_case(source: Source, record: dict[str, Any], where: str, number: i
         fact=fact,
         paraphrase=(paraphrase,) if paraphrase else (),
         portability=portability,
+        locality={"Same_Subject": near} if near else {},
         data=source.name,
     )
+
+
+def _near(source: Source, record: dict[str, Any], where: str) -> tuple[Probe, ...]:
+    prompt = source.text(record, "locality_question", where)
+    if prompt == "":
+        reason = "the probe is not used: its prompt is empty"
+        source.skip("probe", f"{where}, locality_question", reason)
+    return (Probe(prompt=prompt, answers=()),) if prompt else ()
 
 
 def _asked(source: Source, record: dict[str, Any], where: str) -> dict[str, tuple[Probe, ...]]:

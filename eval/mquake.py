@@ -75,7 +75,9 @@ def _read(
         made.append(_rewrite(source, item, at, part, hops, edits))
     asked = _questions(source, record, where, len(rewrites))
     if len(made) == 1 and made[0] is not None:
-        made[0].questions.update({probe.prompt: probe for probe in asked})
+        known = made[0].questions
+        again = [probe for probe in asked if known.setdefault(probe.prompt, probe) is not probe]
+        source.skip_all("probe", "questions", "asked already, after the same edit", len(again))
     elif len(made) == 1 and asked:
         source.skip_all("probe", "questions", "their edit is not used", len(asked))
 

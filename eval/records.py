@@ -37,7 +37,10 @@ class Probe(Frozen):
 
     prompt: str
     answers: Answers
-    """Outer: acceptable answers; inner: aliases of one answer. Any alias of any answer counts."""
+    """Outer: acceptable answers; inner: aliases of one answer. Any alias of any answer counts.
+
+    Empty if a locality probe has none: agreement with the unedited model needs no answer.
+    """
 
 
 class Case(Frozen):
