@@ -77,10 +77,10 @@ def answer(
         ):
             row |= {"text": reply.text, "finished": reply.finished, "tokens": reply.reply_tokens}
     if "teacher_forced" in protocols:
-        pairs = [
-            Pair(chat, item.answers[0][0]) for chat, (_, item) in zip(chats, asked, strict=True)
-        ]
-        for row, scored in zip(fields, lm.logprobs(pairs), strict=True):
+        known = [place for place, (_, item) in enumerate(asked) if item.answers]
+        pairs = [Pair(chats[place], asked[place][1].answers[0][0]) for place in known]
+        for place, scored in zip(known, lm.logprobs(pairs), strict=True):
+            row = fields[place]
             row |= {"target": tuple(scored.tokens), "argmax": tuple(scored.argmax)}
             if not scored.tokens:
                 row["error"] = "the gold answer has no tokens"
@@ -96,10 +96,16 @@ def rows(
     said: Sequence[Answer],
     base: Sequence[Answer],
 ) -> Iterable[Row]:
-    """What is scored: a method's answers beside the base model's, one row a protocol."""
+    """What is scored: a method's answers beside the base model's, one row a protocol.
+
+    A locality item without an answer of its own has no row of `teacher_forced`, which reads the
+    model at the tokens of an answer.
+    """
     assert set(METRICS) >= {item.metric for item in asked}
     for item, own, before in zip(asked, said, base, strict=True):
         for protocol in protocols:
+            if protocol == "teacher_forced" and not item.answers:
+                continue
             fields: dict[str, Any] = {**item.model_dump(), "error": own.error or before.error}
             if protocol == "generate":
                 fields |= {"text": own.text, "finished": own.finished, "tokens": own.tokens}

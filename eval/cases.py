@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from eval.counterfact import counterfact_case
+from eval.halluedit import halluedit_case, table
 from eval.knowedit import (
     SANITATION_KEYS,
     bio_case,
@@ -19,20 +20,44 @@ from eval.knowedit import (
     sentiment_case,
     wiki_case,
 )
+from eval.longform import unke_case, wise_case
+from eval.mquake import mquake_cases
+from eval.questions import qaedit_case, zsre_case
 from eval.records import Answers, Case, Kind, Loaded, Probe, Skipped, Source, answers
+from eval.rippleedits import rippleedits_case
 from ske.facts import Conflict, conflicts, parse_json, quoted, read_facts, read_text
 from ske.types import UserError
 
 ReadRecord = Callable[[Source, dict[str, Any], str, int], Case | None]
 
+ReadList = Callable[[Source, list[Any]], list[Case]]
+
+LIST_FORMS: dict[str, tuple[tuple[str, ...], ReadList]] = {
+    "mquake": (("requested_rewrite", "questions", "new_answer"), mquake_cases),
+}
+"""Like `RECORD_FORMS`, for lists whose cases are not one a record."""
+
 RECORD_FORMS: dict[str, tuple[tuple[str, ...], ReadRecord]] = {
+    "ripple": (("edit", "Logical_Generalization"), rippleedits_case),
+    "mend": (("src", "alt", "loc"), zsre_case),
+    "qaedit": (("prompt", "target", "rephrase"), qaedit_case),
+    "unke": (("question", "para_question", "sub_question"), unke_case),
+    "halluedit": (("question", "object", "paraphrased_question"), halluedit_case),
+    "temporal": (("prompt", "target_new", "ood_rephrase"), wise_case),
     "rome": (("requested_rewrite",), counterfact_case),
     "flat": (("prompt", "target_new", "locality_prompt"), counterfact_case),
     "bio": (("text", "labels"), bio_case),
     "sentiment": (("ent", "pos"), sentiment_case),
     "wiki": (("prompt", "target_new"), wiki_case),
+    "hallucination": (("prompt", "target_new", "locality_prompt"), wise_case),
 }
-"""Form -> the keys that tell it, and the reader of its records. The first that fits is taken."""
+"""Form -> the keys that tell it, and the reader of its records.
+
+The first that fits is taken, those that the file's name tells before all others: "hallucination"
+has the keys of "flat", and is told by the name alone.
+"""
+
+KEYS = {form: keys for form, (keys, _) in (*LIST_FORMS.items(), *RECORD_FORMS.items())}
 
 SANITATION = "sanitation"
 
@@ -94,6 +119,58 @@ KNOWN = (
         "CounterFact: ROME's own file or the flat one; paraphrases and neighbours "
         "(counterfact*.json)",
     ),
+    Known(
+        "zsre_mend",
+        r"zsre_[^/]*\.json$",
+        ("mend",),
+        "zsRE as MEND's authors cut it: a paraphrase and an unrelated question each "
+        "(zsre_mend_eval.json)",
+    ),
+    Known(
+        "mquake",
+        r"mquake[^/]*\.json$",
+        ("mquake",),
+        "MQuAKE: questions several hops away from an edit; those that need several edits are "
+        "counted, not asked (MQuAKE-T.json, MQuAKE-CF-3k-v2.json)",
+    ),
+    Known(
+        "rippleedits",
+        r"(recent|random|popular)\.json$",
+        ("ripple",),
+        "RippleEdits: what follows from an edit and what stays; tests whose conditions need a "
+        "model are counted, not asked (popular.json, random.json, recent.json)",
+    ),
+    Known(
+        "qaedit",
+        r"qaedit[^/]*\.json$",
+        ("qaedit",),
+        "QAEdit: questions of three QA sets; paraphrase and unrelated questions (QAEdit.json)",
+    ),
+    Known(
+        "halluedit",
+        r"[a-z]+_[a-z_]+\.csv$",
+        ("halluedit",),
+        "HalluEditBench: what one model gets wrong about a topic; paraphrase, choice, reversed and "
+        "2 to 6 hop questions (hallucination_final/MODEL/TOPIC.csv)",
+    ),
+    Known(
+        "wise_hallucination",
+        r"hallucination-(train|edit)[^/]*\.json$",
+        ("hallucination",),
+        "WISE: sentences that mend invented biographies; web text stays (hallucination-edit.json)",
+    ),
+    Known(
+        "wise_temporal",
+        r"temporal-(train|edit)[^/]*\.json$",
+        ("temporal",),
+        "WISE: descriptions of things newer than the model; web text stays (temporal-edit.json)",
+    ),
+    Known(
+        "unke",
+        r"(final_data_v\d+|unke[^/]*)\.json$",
+        ("unke",),
+        "UnKE: long answers to questions; paraphrase and sub-questions (final_data_v3.json)",
+    ),
 )
 
 
@@ -120,15 +197,18 @@ def load(path: Path, limit: int | None = None) -> Loaded:
     if suffix == ".jsonl":
         facts = read_facts(path)[:limit]
         return Loaded([Case(fact=fact, data=path.stem) for fact in facts], [], path.stem)
-    if suffix == ".json" or not path.exists() or path.is_dir():
-        data = parse_json(read_text(path), path.name)
+    if suffix in (".json", ".csv") or not path.exists() or path.is_dir():
+        text = read_text(path)
+        data: Any = table(text, path.name) if suffix == ".csv" else parse_json(text, path.name)
         form = _form(path, data)
         known = _known(path)
         source = Source(path, known.name if known and form in known.forms else path.stem)
         if form == SANITATION:
             return source.finish(sanitation_cases(source, data)[:limit])
+        if form in LIST_FORMS:
+            return source.finish(LIST_FORMS[form][1](source, data)[:limit])
         return source.finish(_read_list(source, data, RECORD_FORMS[form][1], limit))
-    raise UserError(f"{path} is neither a .json data set nor a .jsonl file of facts")
+    raise UserError(f"{path} is neither a .json or .csv data set nor a .jsonl file of facts")
 
 
 def _read_list(source: Source, data: list[Any], read: ReadRecord, limit: int | None) -> list[Case]:
@@ -167,13 +247,16 @@ def _form(path: Path, data: Any) -> str:
         )
     if not isinstance(data, list) or not data:
         raise UserError(f"{path.name}: {quoted(data)} is not a list of records; check the file")
-    for item in data:
-        for form, (keys, _) in RECORD_FORMS.items():
-            if isinstance(item, dict) and set(keys) <= set(item):
-                return form
-    if forms and forms[0] in RECORD_FORMS:
-        return forms[0]
-    shapes = "; ".join(" + ".join(keys) for keys, _ in RECORD_FORMS.values())
+    told = [form for form in forms if form in KEYS]
+    records = [set(item) for item in data if isinstance(item, dict)]
+    for among in (told, KEYS):
+        for keys in records:
+            for form in among:
+                if set(KEYS[form]) <= keys:
+                    return form
+    if told:
+        return told[0]
+    shapes = "; ".join(dict.fromkeys(" + ".join(keys) for keys in KEYS.values()))
     first = list(data[0]) if isinstance(data[0], dict) else data[0]
     raise UserError(
         f"{path.name}: no known shape; record 0 has {quoted(first)}, known records have one of: "

@@ -32,7 +32,7 @@ def counterfact_case(
         return wiki_case(source, record, where, number)
     source.unread_keys(record, KEYS)
     fact, true = _rewrite(source, record, where, number)
-    portability = _hop(source, record, where)
+    portability = hop(source, record, where)
     lists = {key: source.items(record, key, where) for key in PROMPT_LISTS}
     for key, reason in NOT_PROBES.items():
         source.skip_all("text", key, reason, len(lists[key]))
@@ -74,15 +74,12 @@ def _rewrite(
     return fact, true
 
 
-def _hop(source: Source, record: dict[str, Any], where: str) -> tuple[Probe, ...]:
+def hop(source: Source, record: dict[str, Any], where: str) -> tuple[Probe, ...]:
     """The question one hop away that the portability set adds to a record, if there is one."""
     if record.get("portability") is None:
         return ()
-    hop = source.object(record["portability"], where, "portability")
-    if not hop:
+    found = source.object(record["portability"], where, "portability")
+    if not found:
         return ()
-    place = f"{where}, portability"
-    source.unread_keys(hop, HOP_KEYS)
-    prompt = source.text(hop, "New Question", place)
-    probe = source.probe(prompt, source.answers(hop, "New Answer", place), place)
-    return (probe,) if probe else ()
+    source.unread_keys(found, HOP_KEYS)
+    return source.pair(found, "New Question", "New Answer", f"{where}, portability")

@@ -37,7 +37,10 @@ class Probe(Frozen):
 
     prompt: str
     answers: Answers
-    """Outer: acceptable answers; inner: aliases of one answer. Any alias of any answer counts."""
+    """Outer: acceptable answers; inner: aliases of one answer. Any alias of any answer counts.
+
+    Empty if a locality probe has none: agreement with the unedited model needs no answer.
+    """
 
 
 class Case(Frozen):
@@ -160,6 +163,21 @@ class Source:
         self.wrong(where, key, f"{quoted(value)} is not a list; write it in [ ]")
         return []
 
+    def listed(self, record: dict[str, Any], key: str, where: str) -> list[Any]:
+        """The list at a key that every record has: missing or null is a mistake, empty is not."""
+        if record.get(key) is None:
+            keys = ", ".join(map(str, record)) or "none"
+            missing = "null" if key in record else f"missing (keys there: {keys})"
+            self.wrong(where, key, f"{missing}; write a list in [ ]")
+        return self.items(record, key, where)
+
+    def filled(self, record: dict[str, Any], key: str, where: str) -> list[Any]:
+        """The list at a key that every record has; it is noted if it is empty."""
+        found = self.listed(record, key, where)
+        if record.get(key) == []:
+            self.skip("key", f"{where}, {key}", "the list is empty: no probe is made of it")
+        return found
+
     def text(self, record: dict[str, Any], key: str, where: str) -> str | None:
         """The text at a key, "" if it is empty; None if it is missing or wrong, which is noted."""
         if key not in record:
@@ -192,6 +210,11 @@ class Source:
             self.wrong(where, key, f"{quoted(value)} holds half of a character pair")
             return None
         return found
+
+    def names(self, record: dict[str, Any], key: str, where: str) -> tuple[str, ...] | None:
+        """The texts of the list at a key that every record has; None if one is wrong."""
+        found = self.answers({key: self.listed(record, key, where)}, key, where)
+        return None if found is None else tuple(text for each in found for text in each)
 
     def fact(
         self, record: dict[str, Any], where: str, number: int, keys: dict[str, str] = FACT_KEYS
@@ -230,6 +253,14 @@ class Source:
             self.skip("probe", where, f"the probe is not used: its {missing} is empty")
             return None
         return Probe(prompt=prompt, answers=found)
+
+    def pair(
+        self, record: dict[str, Any], prompt: str, answer: str, where: str
+    ) -> tuple[Probe, ...]:
+        """The probe whose prompt and answers stand at two keys, or nothing if it is not usable."""
+        found = self.answers(record, answer, where)
+        probe = self.probe(self.text(record, prompt, where), found, f"{where}, {prompt}")
+        return (probe,) if probe else ()
 
     def probes(
         self, items: Sequence[Any], where: str, found: Answers | None = None

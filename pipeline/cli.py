@@ -138,7 +138,9 @@ def edit(
     model: Annotated[str, typer.Option(help="A folder or hub id.")],
     facts: Annotated[
         Path,
-        typer.Option(help="facts.jsonl: prompt, subject, target_new a line; or any KnowEdit file."),
+        typer.Option(
+            help="facts.jsonl: prompt, subject, target_new a line; or any data set's file."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Where the edited model goes.")],
     method: Annotated[str, typer.Option(help="`ske methods` lists them.")] = "ske",

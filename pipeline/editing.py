@@ -57,8 +57,8 @@ def _config(model: str, facts: Path, method: str, overrides: list[str]) -> Confi
 
 
 def check_facts(path: Path) -> None:
-    """Read a facts file before anything heavy loads; data sets in JSON are read as they are."""
-    if path.suffix == ".json":
+    """Read a facts file before anything heavy loads; data sets are read as they are."""
+    if path.suffix in (".json", ".csv"):
         from eval.cases import load
 
         load(path)

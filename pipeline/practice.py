@@ -46,7 +46,7 @@ def examples(run: Run, folder: Path) -> list[Practice]:
     solved = []
     for case in cases[: run.config.practice.limit]:
         paraphrases = [probe.prompt for probe in case.paraphrase]
-        near = [probe for group in case.locality.values() for probe in group]
+        near = [probe for group in case.locality.values() for probe in group if probe.answers]
         solved.append(
             Practice(
                 fact=case.fact,

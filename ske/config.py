@@ -41,7 +41,7 @@ class DataConfig(Frozen):
     split: Literal["val", "test"] = "test"
     """People of the embedded world to tune on, or to report on."""
     path: str | None = None
-    """A KnowEdit or CounterFact file, or facts.jsonl."""
+    """A file of a data set that `ske datasets` lists, or facts.jsonl."""
 
 
 class WorldConfig(Frozen):

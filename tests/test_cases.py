@@ -331,7 +331,7 @@ def test_wrong_files_are_named(tmp_path: Path, file: str, data: Any, part: str) 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     assert "does not exist" in message(tmp_path / "test_cf.json")
     assert "is a folder" in message(tmp_path)
-    assert "neither a .json data set" in message(save(tmp_path / "mine.csv", []))
+    assert "neither a .json or .csv data set" in message(save(tmp_path / "mine.txt", []))
     path = tmp_path / "test_cf.json"
     path.write_text('[\n {"prompt": "p",}\n]')
     assert "test_cf.json line 2, column" in message(path)
@@ -356,7 +356,7 @@ def test_repeated_prompts_stay_and_are_found(tmp_path: Path) -> None:
 
 def test_datasets_are_listed_once_each() -> None:
     names = [name for name, _ in datasets()]
-    assert len(set(names)) == len(names) == 9
+    assert len(set(names)) == len(names) == 17
     assert {"wiki_counterfact", "zsre", "sanitation", "world", "facts"} <= set(names)
 
 
