@@ -9,7 +9,7 @@ import tiny
 import torch
 from transformers import BertConfig, BertModel
 
-from methods import retrieval
+from methods import retrievers
 from methods.retrievers import Hit, MiniLM, Overlap, nearest, retriever
 from ske.types import UserError
 
@@ -94,11 +94,11 @@ def test_the_encoder_takes_the_mean_over_the_tokens_and_not_over_the_padding(enc
 def test_auto_takes_the_encoder_if_it_is_there(
     encoder: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retrieval, "encoder_path", lambda download: encoder)
+    monkeypatch.setattr(retrievers, "encoder_path", lambda download: encoder)
     assert retriever("auto", FIVE).name == "minilm"
     assert retriever("minilm", FIVE).index(FIVE)(["x"]).shape == (1, 5)
     assert retriever("overlap", FIVE).name == "overlap"
-    monkeypatch.setattr(retrieval, "encoder_path", lambda download: None)
+    monkeypatch.setattr(retrievers, "encoder_path", lambda download: None)
     assert retriever("auto", FIVE).name == "overlap"
     with pytest.raises(UserError, match=r"'minilm'.*set retriever: overlap"):
         retriever("minilm", FIVE)
