@@ -95,7 +95,7 @@ def holds(setting: Setting, rng: np.random.Generator) -> tuple[bool, float]:
 
 def by_seed(percent: Floats, drawn: bool) -> dict[tuple[int, int], float]:
     """As the statistics want it; cases drawn by their seed have names of their own."""
-    seeds, cases = percent.shape
+    cases = percent.shape[1]
     return {
         (case + seed * cases * drawn, seed): value
         for seed, row in enumerate(percent.tolist())
@@ -112,7 +112,9 @@ def most(setting: Setting) -> float:
     """
     if setting.probes > 1 or setting.seeds > 1 or setting.against is not None:
         return MOST
-    shares = np.concatenate([[0.0], binom.cdf(np.arange(setting.cases + 1), setting.cases, setting.truth)])
+    shares = np.concatenate(
+        [[0.0], binom.cdf(np.arange(setting.cases + 1), setting.cases, setting.truth)]
+    )
     ranges = shares[None, :] - shares[:, None]
     possible = float(ranges[ranges >= LEAST / 100].min())
     return max(MOST, 100 * (possible + 3 * math.sqrt(possible * (1 - possible) / DRAWS)))
@@ -130,7 +132,11 @@ def main() -> int:
         width = float(np.mean([width for _, width in draws]))
         good = LEAST <= coverage <= most(setting)
         failed += not good
-        truth = f"{setting.truth}" if setting.against is None else f"{setting.truth} - {setting.against}"
+        truth = (
+            f"{setting.truth}"
+            if setting.against is None
+            else f"{setting.truth} - {setting.against}"
+        )
         drawn = ("own" if setting.drawn else "same") if setting.seeds > 1 else ""
         shown = (setting.cases, setting.probes, setting.alike, setting.seeds, setting.of_seed)
         verdict = f"{coverage:.1f}" if good else f"[red]{coverage:.1f} !"
