@@ -25,6 +25,8 @@ from eval.stats import bootstrap_seeds, paired
 
 DRAWS = 2000
 LEAST, MOST = 93.0, 97.0
+FEW, STEPS = 5, 98.5
+"""With fewer cases that differ, coverage goes in steps, and so much of it is let pass."""
 
 Floats = NDArray[np.float64]
 
@@ -109,9 +111,15 @@ def most(setting: Setting) -> float:
     With one right or wrong answer a case there are few outcomes, and near 1 no interval can come
     as near to 95 % as asked: of 64 at 0.99, without 3 wrong or more it is 97.4 %, without 2 it is
     86.5 %. Then the least that is possible and not under 93 % counts, with the draws' own error.
+    Differences of such answers have such steps too where hardly any case differs.
     """
-    if setting.probes > 1 or setting.seeds > 1 or setting.against is not None:
+    if setting.probes > 1 or setting.seeds > 1:
         return MOST
+    if setting.against is not None:
+        # Without correlation; with it there are fewer still.
+        a, b = setting.truth, setting.against
+        differing = setting.cases * (a * (1 - b) + b * (1 - a))
+        return STEPS if differing < FEW else MOST
     shares = np.concatenate(
         [[0.0], binom.cdf(np.arange(setting.cases + 1), setting.cases, setting.truth)]
     )

@@ -11,7 +11,7 @@ Two things are done about what a plain percentile bootstrap gets wrong on such s
   weighted (the Bayesian bootstrap of Rubin 1981) and hold half a case at each bound. For one
   right or wrong answer a case this is Jeffreys' interval, one of those that Brown, Cai and
   DasGupta (2001) recommend near the ends; for graded values it is its counterpart. Differences
-  lie far from their bounds, so their half cases lie at the largest difference seen, both ways.
+  lie far from their bounds, so their half cases lie at the largest difference of a case, both ways.
 - With five seeds it is too narrow ("narrowness bias" and normal tails, Hesterberg 2015). So the
   resampled interval is stretched about the mean to the width that the variance components of
   seeds, cases and their interaction call for, with Student's t on Satterthwaite's degrees.

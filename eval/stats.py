@@ -141,11 +141,11 @@ def paired(
         _check_values([side[key] for key in common], PERCENT)
     differences = {key: a[key] - b[key] for key in common}
     cells = _cells(differences)
-    reach = float(np.nanmax(np.abs(cells)))
+    cases = by_case(differences)
+    reach = max(abs(difference) for difference in cases.values())
     low, high = _interval(cells, Resampling(n_resamples, seed, level), _POINTS, reach)
     binary = all(side[key] in PERCENT for key in common for side in (a, b))
     p, test = _tested(cells, binary, n_permutations, seed)
-    cases = by_case(differences)
     return Difference(mean(list(cases.values())), low, high, p, len(cases), test)
 
 
