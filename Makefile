@@ -28,6 +28,7 @@ format: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m bench.prefix
+	$(BIN)/python -m bench.coverage
 
 setup: $(READY)
 

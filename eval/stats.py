@@ -1,26 +1,26 @@
-"""Intervals and paired tests over cases. Reads numbers, writes nothing.
+"""Intervals and paired tests over cases and seeds. Reads numbers, writes nothing.
 
-The unit is the case, not the probe and not the seed: probes of one case fall together, so
-resampling them singly would make intervals too narrow. Values are percentages.
+The unit is the case, not the probe: probes of one case fall together, so resampling them singly
+would make intervals too narrow. Seeds are a level above cases (`eval.levels`): where there are
+several, they are resampled too. Values are percentages.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
+from eval import levels
+from eval.levels import Bounds, Floats, Resampling
+from eval.pairs import mcnemar, sign_flip
 from eval.score import mean
 
 PERCENT = (0.0, 100.0)
-_EXACT_UP_TO = 12
-_BLOCK = 2_000_000  # numbers drawn at once: keeps 10,000 cases below 50 MB
+_POINTS = (-100.0, 100.0)
 
-Floats = NDArray[np.float64]
 CaseT = TypeVar("CaseT", bound=Hashable)
 BySeed = Mapping[tuple[CaseT, int], float]
 """Percentages by (case, seed)."""
@@ -43,6 +43,8 @@ class Difference(NamedTuple):
     high: float
     p: float
     n: int
+    test: str
+    """What gave p: `mcnemar`, `sign-flip` or `two-level`."""
 
 
 def bootstrap_mean(
@@ -50,12 +52,14 @@ def bootstrap_mean(
     n_resamples: int = 2000,
     seed: int = 0,
     level: float = 95,
-    bounds: tuple[float, float] | None = PERCENT,
+    bounds: Bounds | None = PERCENT,
 ) -> Interval:
-    """The mean over cases with a percentile bootstrap interval.
+    """The mean over cases with a bootstrap interval, of one seed.
 
-    If all values are equal the bootstrap would give a point, as if 100 of 100 were certainty.
-    Then the interval is Clopper-Pearson's: with n equal cases, at most a share
+    A weighted bootstrap with half a case at each bound, see `eval.levels`; without bounds,
+    stretched to Student's t instead.
+
+    If all values are equal the interval is Clopper-Pearson's: with n equal cases, at most a share
     q = 1 - (alpha / 2) ** (1 / n) of all cases differs, and at worst those lie on the bounds.
     For n of n right this is exactly the binomial interval. A single case gives (v, v): one
     number says nothing about spread, and its `n` shows that.
@@ -71,10 +75,31 @@ def bootstrap_mean(
         ValueError: If there are no values, or one is not finite or out of bounds, or an option
             is out of range.
     """
-    sample = _checked(values, bounds)
+    cases = {(number, 0): value for number, value in enumerate(values)}
+    return bootstrap_seeds(cases, n_resamples, seed, level, bounds)
+
+
+def bootstrap_seeds(
+    values: BySeed[CaseT],
+    n_resamples: int = 2000,
+    seed: int = 0,
+    level: float = 95,
+    bounds: Bounds | None = PERCENT,
+) -> Interval:
+    """The mean over cases of their means over seeds, with a bootstrap interval over both levels.
+
+    It says what other cases and other seeds would give. With one seed it is `bootstrap_mean`.
+    Below five seeds expect little of it: two or three say hardly anything about all seeds.
+
+    Raises:
+        ValueError: As `bootstrap_mean`.
+    """
     _check_options(n_resamples, level)
-    low, high = _interval(sample, n_resamples, seed, level, bounds)
-    return Interval(mean(sample.tolist()), low, high, len(sample))
+    _check_values(values.values(), bounds)
+    how = Resampling(n_resamples, seed, level)
+    low, high = _interval(_cells(values), how, bounds)
+    cases = by_case(values)
+    return Interval(mean(list(cases.values())), low, high, len(cases))
 
 
 def by_case(values: BySeed[CaseT]) -> dict[CaseT, float]:
@@ -93,11 +118,17 @@ def paired(
     seed: int = 0,
     level: float = 95,
 ) -> Difference:
-    """The mean of a - b over the (case, seed) pairs that both have, seeds of a case together.
+    """The mean of a - b over the (case, seed) pairs that both have.
 
-    The interval is a bootstrap over cases (see `bootstrap_mean` for equal differences); p is a
-    sign-flip permutation test, exact up to 12 differences that are not 0 (a 0 has no sign to
-    flip), else (count + 1) / (N + 1) of N seeded flips. Not corrected: see `holm`.
+    The interval is that of `bootstrap_seeds`, of differences. p comes from one of three tests:
+
+    - one seed, every value 0 or 100: McNemar's, exact;
+    - one seed, graded values (several probes a case): sign flips of the cases' differences, exact
+      up to 12 that are not 0, else of `n_permutations` seeded flips;
+    - several seeds: the larger of the two-level t test and the sign flips of the cases' means over
+      seeds, so that neither few seeds nor few cases can make a difference look certain.
+
+    Not corrected: see `holm`. Swapping a and b mirrors the interval and keeps p.
 
     Raises:
         ValueError: If a and b have no case in common, or a value is not a percentage.
@@ -106,13 +137,16 @@ def paired(
     if not common:
         raise ValueError(f"no (case, seed) in common: {list(a)[:3]!r} ... and {list(b)[:3]!r} ...")
     _check_options(min(n_resamples, n_permutations), level)
-    of_a = _checked([a[key] for key in common], PERCENT)
-    of_b = _checked([b[key] for key in common], PERCENT)
-    differences = by_case(dict(zip(common, (of_a - of_b).tolist(), strict=True)))
-    sample = np.array(list(differences.values()), dtype=np.float64)
-    low, high = _interval(sample, n_resamples, seed, level, (-100.0, 100.0))
-    p = _sign_flip(sample, n_permutations, seed)
-    return Difference(mean(sample.tolist()), low, high, p, len(sample))
+    for side in (a, b):
+        _check_values([side[key] for key in common], PERCENT)
+    differences = {key: a[key] - b[key] for key in common}
+    cells = _cells(differences)
+    cases = by_case(differences)
+    reach = max(abs(difference) for difference in cases.values())
+    low, high = _interval(cells, Resampling(n_resamples, seed, level), _POINTS, reach)
+    binary = all(side[key] in PERCENT for key in common for side in (a, b))
+    p, test = _tested(cells, binary, n_permutations, seed)
+    return Difference(mean(list(cases.values())), low, high, p, len(cases), test)
 
 
 def holm(pvalues: Sequence[float]) -> list[float]:
@@ -132,15 +166,37 @@ def holm(pvalues: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def _checked(values: Sequence[float], bounds: tuple[float, float] | None) -> Floats:
-    if len(values) == 0:
-        raise ValueError("no values: an interval needs at least one case")
+def _tested(cells: Floats, binary: bool, n_permutations: int, seed: int) -> tuple[float, str]:
+    n_cases, n_seeds = cells.shape
+    if binary and n_seeds == 1:
+        ups, downs = np.count_nonzero(cells > 0), np.count_nonzero(cells < 0)
+        return mcnemar(int(ups), int(downs)), "mcnemar"
+    cases = np.nanmean(levels.canonical(cells), axis=1)
+    flipped = sign_flip(cases, n_permutations, seed)
+    if n_seeds == 1:
+        return flipped, "sign-flip"
+    return max(flipped, levels.two_level_p(cells) if n_cases > 1 else 1.0), "two-level"
+
+
+def _cells(values: BySeed[CaseT]) -> Floats:
+    """[cases, seeds], seeds ascending, NaN where a case has no value."""
+    rows = {case: i for i, case in enumerate(dict.fromkeys(case for case, _ in values))}
+    columns = {seed: i for i, seed in enumerate(sorted({seed for _, seed in values}))}
+    cells = np.full((len(rows), len(columns)), np.nan)
+    for (case, seed), value in values.items():
+        cells[rows[case], columns[seed]] = value
+    return cells
+
+
+def _check_values(values: Iterable[float], bounds: Bounds | None) -> None:
     low, high = bounds or (-math.inf, math.inf)
-    for value in values:
+    count = 0
+    for count, value in enumerate(values, 1):  # noqa: B007  (counted below)
         # Rounding of a mean may overshoot its bound by an ulp.
         if not math.isfinite(value) or not low - 1e-9 <= value <= high + 1e-9:
             raise ValueError(f"a value must be finite and from {low} to {high}, got {value!r}")
-    return np.asarray(values, dtype=np.float64)
+    if count == 0:
+        raise ValueError("no values: an interval needs at least one case")
 
 
 def _check_options(n_resamples: int, level: float) -> None:
@@ -151,45 +207,15 @@ def _check_options(n_resamples: int, level: float) -> None:
 
 
 def _interval(
-    sample: Floats, n_resamples: int, seed: int, level: float, bounds: tuple[float, float] | None
+    cells: Floats, how: Resampling, bounds: Bounds | None, reach: float | None = None
 ) -> tuple[float, float]:
-    tail = (1 - level / 100) / 2
-    if np.ptp(sample) == 0:
-        value = float(sample[0])
-        if len(sample) == 1 or bounds is None:
-            return value, value
-        share = 1 - tail ** (1 / len(sample))
-        return value - share * (value - bounds[0]), value + share * (bounds[1] - value)
-    means = _resampled_means(sample, n_resamples, np.random.default_rng(seed))
-    low, high = np.quantile(means, [tail, 1 - tail])
-    return float(low), float(high)
-
-
-def _resampled_means(sample: Floats, n_resamples: int, rng: np.random.Generator) -> Floats:
-    n = len(sample)
-    block = max(1, _BLOCK // n)
-    parts = [
-        sample[rng.integers(0, n, size=(min(block, n_resamples - start), n))].mean(axis=1)
-        for start in range(0, n_resamples, block)
-    ]
-    return np.concatenate(parts)
-
-
-def _sign_flip(sample: Floats, n_permutations: int, seed: int) -> float:
-    moved = sample[sample != 0]
-    n = len(moved)
-    if n == 0:
-        return 1.0
-    total = moved.sum()
-    # Flips that give the same sum in another order must count as ties.
-    reached = abs(total) - 1e-9 * np.abs(moved).sum()
-    if n <= _EXACT_UP_TO:
-        signs = np.array(list(itertools.product((1.0, -1.0), repeat=n)))
-        return float(np.mean(np.abs(signs @ moved) >= reached))
-    rng = np.random.default_rng(seed)
-    block, count = max(1, _BLOCK // n), 0
-    for start in range(0, n_permutations, block):
-        size = (min(block, n_permutations - start), n)
-        flipped = rng.integers(0, 2, size=size, dtype=np.int8)
-        count += int(np.count_nonzero(np.abs(total - 2 * (flipped @ moved)) >= reached))
-    return (count + 1) / (n_permutations + 1)
+    n_cases = len(cells)
+    value = float(np.nanmean(cells[:1])) if n_cases == 1 else float(cells[~np.isnan(cells)][0])
+    if n_cases == 1:
+        return value, value
+    if np.nanmax(cells) > np.nanmin(cells):
+        return levels.interval(cells, how, bounds, reach)
+    if bounds is None:
+        return value, value
+    share = 1 - how.tail ** (1 / n_cases)
+    return value - share * (value - bounds[0]), value + share * (bounds[1] - value)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from eval.score import ALL, METRICS, PROTOCOLS, CaseKey, ErrorKey, Row, per_case
-from eval.stats import bootstrap_mean, by_case, paired
+from eval.stats import Interval, bootstrap_seeds, holm, paired
 
 RESULT_COLUMNS = (
     "method",
@@ -38,6 +38,8 @@ COMPARISON_COLUMNS = (
     "ci_low",
     "ci_high",
     "p",
+    "p_holm",
+    "test",
 )
 BASE = "base"
 """The unedited model: its locality is 100 by definition, so it never wins a column."""
@@ -59,8 +61,8 @@ class _Group(NamedTuple):
 def results(rows: Iterable[Row], extra: Iterable[TableRow] = ()) -> list[TableRow]:
     """The rows of `results.csv`, in percent, rounded to 4 decimals.
 
-    One block per seed (ascending), then a block `all` that pools the seeds of each method that
-    has several, with all seeds of a case as one cluster. `n` counts the cases that have a value.
+    One block per seed (ascending), then a block `all` over the seeds of each method that has
+    several, with seeds as a level above cases. `n` counts the cases that have a value.
     A group whose every row is an error is kept, with n 0 and empty numbers.
 
     Args:
@@ -117,11 +119,14 @@ def _result(group: _Group, values: Mapping[tuple[str, int], float]) -> TableRow:
     row.update(group._asdict())
     row["n"] = 0
     if values:
-        interval = bootstrap_mean(list(by_case(values).values()))
-        row["n"] = interval.n
-        row["mean"] = round(interval.mean, 4)
-        row["ci_low"], row["ci_high"] = round(interval.low, 4), round(interval.high, 4)
+        row.update(shown(bootstrap_seeds(values)))
     return row
+
+
+def shown(interval: Interval) -> TableRow:
+    """The columns n, mean, ci_low and ci_high of an interval, rounded to 4 decimals."""
+    mean, low, high = (round(value, 4) for value in interval[:3])
+    return {"n": interval.n, "mean": mean, "ci_low": low, "ci_high": high}
 
 
 def _checked_extra(row: TableRow) -> TableRow:
@@ -134,10 +139,13 @@ def _checked_extra(row: TableRow) -> TableRow:
 def comparisons(rows: Iterable[Row], reference: str = "ske") -> list[TableRow]:
     """The rows of `comparisons.csv`: a - b in percentage points, over the cases both have.
 
-    Category `all`; seeds pooled with cases as clusters, cases of several data sets side by side.
-    By protocol and metric, first every pair with the reference as `method_a`, then the others in
-    order of first appearance. p is not corrected for the number of pairs (`stats.holm` does).
-    Pairs without a common case are absent.
+    Category `all`; seeds as a level above cases, cases of several data sets side by side. By
+    protocol and metric, first every pair with the reference as `method_a`, then the others in
+    order of first appearance. Pairs without a common case are absent.
+
+    `test` names what gave p (see `stats.paired`). p_holm is Holm's correction over methods, within
+    one metric and protocol: the pairs with the reference are one family, what the table is made to
+    answer; all other pairs are the other family.
 
     Raises:
         ValueError: If a probe occurs twice.
@@ -150,14 +158,32 @@ def comparisons(rows: Iterable[Row], reference: str = "ske") -> list[TableRow]:
         if key.category == ALL:
             of_method = values.setdefault((key.protocol, key.metric, key.method), {})
             of_method[_cluster(key)] = value
-    table = []
+    table: list[TableRow] = []
     for protocol, metric in itertools.product(PROTOCOLS, METRICS):
+        own: list[TableRow] = []
         for a, b in itertools.combinations(methods, 2):
             of_a = values.get((protocol, metric, a), {})
             of_b = values.get((protocol, metric, b), {})
             if of_a.keys() & of_b.keys():
-                table.append(_comparison((a, b, metric, protocol), of_a, of_b))
+                own.append(_comparison((a, b, metric, protocol), of_a, of_b))
+        table += _corrected(own, reference)
     return table
+
+
+def _corrected(table: Sequence[TableRow], reference: str) -> list[TableRow]:
+    """The lines of one metric and protocol, with p_holm; they come family by family."""
+    told = [row for row in table if row["method_a"] == reference]
+    families = (told, table[len(told) :])  # the reference's pairs come first
+    return [
+        row | {"p": significant(row["p"]), "p_holm": significant(p)}
+        for family in families
+        for row, p in zip(family, holm([row["p"] for row in family]), strict=True)
+    ]
+
+
+def significant(p: float) -> float:
+    """Four digits that count: an exact p of 1e-20 is not 0, and 1 / 10,001 is not 1e-4."""
+    return float(f"{p:.4g}")
 
 
 def _cluster(key: CaseKey) -> tuple[tuple[str, str], int]:
@@ -171,8 +197,8 @@ def _comparison(
 ) -> TableRow:
     found = paired(of_a, of_b)
     numbers = (found.n, *(round(x, 4) for x in (found.diff, found.low, found.high)))
-    # 1 / 10,001 must not become 1e-4 exactly by rounding.
-    return dict(zip(COMPARISON_COLUMNS, (*names, *numbers, round(found.p, 6)), strict=True))
+    # p_holm is filled in once the whole family is known.
+    return dict(zip(COMPARISON_COLUMNS, (*names, *numbers, found.p, None, found.test), strict=True))
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
@@ -210,10 +236,11 @@ def markdown(table: Sequence[TableRow], errors: Mapping[ErrorKey, int] | None = 
         errors: What `score.count_errors` gave; named under the table.
     """
     chosen: dict[tuple[str, str], list[TableRow]] = {}
-    pooled = {(row["method"], row["dataset"]) for row in table if row["seed"] == ALL}
+    whose = ("method", "dataset", "protocol", "metric")
+    pooled = {tuple(row[key] for key in whose) for row in table if row["seed"] == ALL}
     for row in table:
-        one_seed = row["seed"] != ALL and (row["method"], row["dataset"]) in pooled
-        if row["category"] == ALL and not (one_seed and row["metric"] in METRICS):
+        one_seed = row["seed"] != ALL and tuple(row[key] for key in whose) in pooled
+        if row["category"] == ALL and not one_seed:
             chosen.setdefault((row["dataset"], row["protocol"]), []).append(row)
     methods = list(dict.fromkeys(row["method"] for row in table))
     parts = [

@@ -233,6 +233,20 @@ def report(run_: Folder) -> None:
 
 
 @app.command()
+def combine(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders that differ only in seeds.")],
+    out: Annotated[Path, typer.Option(help="Where the tables go.")],
+) -> None:
+    """Runs that differ only in their seeds, as one table with seeds as a level above cases.
+
+    [dim]ske combine runs/s0 runs/s1 runs/s2 runs/s3 runs/s4 --out runs/seeds[/dim]
+    """
+    from pipeline.combining import combine as combined
+
+    typer.echo(combined(runs, out))
+
+
+@app.command()
 def methods() -> None:
     """What methods there are.
 

@@ -186,7 +186,7 @@ def _costs(run: Run, method: str) -> dict[str, Any]:
 def _numbers(row: dict[str, str]) -> TableRow:
     """Cells of a saved table with their types back; an empty number is None."""
     typed: TableRow = dict(row)
-    for key in ("mean", "ci_low", "ci_high", "diff", "p"):
+    for key in ("mean", "ci_low", "ci_high", "diff", "p", "p_holm"):
         if key in row:
             typed[key] = float(row[key]) if row[key] else None
     typed["n"] = int(row["n"])

@@ -16,6 +16,8 @@ from pipeline.evidence import Evidence
 from pipeline.labels import in_order, method_label, plain
 
 ALPHA = 0.05
+SMALLEST = 0.0001
+"""Smaller p-values are told as smaller than this."""
 FEW = 10
 """A category with fewer cases is named as such."""
 RESOLUTION = 50
@@ -89,7 +91,9 @@ def _compared(row: TableRow, corrected: float) -> Comparison:
     if diff < 0:  # told as the distance that the sentence speaks of
         low, high = -high, -low
     shown = f"[{low:.1f}, {high:.1f}]"
-    told = f"p = {p_text(row['p'])}, Holm {p_text(corrected)}, n = {row['n']}"
+    known = "p < 0.0001" if row["p"] < SMALLEST else f"p = {p_text(row['p'])}"
+    holm_p = "< 0.0001" if corrected < SMALLEST else p_text(corrected)
+    told = f"{known}, Holm {holm_p}, n = {row['n']}"
     verdict = "open" if corrected >= ALPHA else ("above" if diff > 0 else "below")
     return Comparison(
         row["method_b"],

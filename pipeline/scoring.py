@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from eval.score import Row, matches
-from eval.stats import bootstrap_mean
-from eval.tables import COMPARISON_COLUMNS, RESULT_COLUMNS, comparisons, results, write_csv
+from eval.score import ALL, Row, matches
+from eval.stats import bootstrap_seeds
+from eval.tables import COMPARISON_COLUMNS, RESULT_COLUMNS, comparisons, results, shown, write_csv
 from pipeline.places import reference_of
 from pipeline.run import Run
 from ske.io import read_rows
@@ -28,27 +27,29 @@ def run(run: Run, folder: Path) -> None:
 
 
 def capability(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Result rows of the unrelated skills: percent right, by skill and over all questions."""
-    values: dict[tuple[str, str, int, str], list[float]] = defaultdict(list)
+    """Result rows of the unrelated skills: percent right, by skill and over all questions.
+
+    A block per seed, and one `all` over the seeds of a method that has several; every seed is
+    asked the same questions in the same order, so a question is a case.
+    """
+    right: dict[tuple[str, str], dict[tuple[str, int], dict[int, float]]] = {}
     for row in rows:
-        right = 100.0 * matches(row["text"], row["answer"], row["prompt"])
-        for category in ("all", row["skill"]):
-            values[row["method"], row["dataset"], row["seed"], category].append(right)
+        own = right.setdefault((row["method"], row["dataset"]), {})
+        asked = own.setdefault((row["skill"], row["seed"]), {})
+        asked[len(asked)] = 100.0 * matches(row["text"], row["answer"], row["prompt"])
     table = []
-    for (method, dataset, seed, category), own in values.items():
-        interval = bootstrap_mean(own)
-        table.append(
-            {
-                "method": method,
-                "dataset": dataset,
-                "protocol": "generate",
-                "metric": "capability",
-                "category": category,
-                "n": interval.n,
-                "mean": round(interval.mean, 4),
-                "ci_low": round(interval.low, 4),
-                "ci_high": round(interval.high, 4),
-                "seed": seed,
-            }
-        )
+    for (method, dataset), own in right.items():
+        seeds = sorted({seed for _, seed in own})
+        for block in [*seeds, *([ALL] if len(seeds) > 1 else [])]:
+            for category in [ALL, *dict.fromkeys(skill for skill, _ in own)]:
+                values = {
+                    ((skill, number), seed): value
+                    for (skill, seed), asked in own.items()
+                    if category in (ALL, skill) and block in (ALL, seed)
+                    for number, value in asked.items()
+                }
+                if values:
+                    told = {"dataset": dataset, "protocol": "generate", "metric": "capability"}
+                    told |= {"method": method, "category": category, "seed": block}
+                    table.append(told | shown(bootstrap_seeds(values)))
     return table

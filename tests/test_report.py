@@ -78,7 +78,8 @@ def test_comparisons_are_said_in_words(run: Run) -> None:
     assert above.sentence.endswith("n = 4.")
     below = found["base", "locality", "generate"]
     assert "is 75.0 points below BASE's [" in below.sentence
-    assert "-" not in below.sentence
+    turned = f"[{-below.row['ci_high']:.1f}, {-below.row['ci_low']:.1f}]"
+    assert turned in below.sentence  # told as the distance that the sentence speaks of
     assert above.verdict == "open"  # four facts cannot be significant
     assert above.corrected >= above.row["p"]
 

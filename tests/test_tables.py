@@ -106,6 +106,26 @@ def test_comparisons_by_hand() -> None:
     assert comparisons(rows, reference="rome")[0]["method_a"] == "rome"
 
 
+def test_holm_goes_over_the_methods_of_one_metric() -> None:
+    rows = [*cases("lora", "100000"), *cases("rome", "111100"), *cases("ske", "111111")]
+    rows += cases("rome", "000000", metric="paraphrase")
+    rows += cases("ske", "111111", metric="paraphrase")
+    found = lines(comparisons(rows), "metric", "method_a", "method_b", "p", "p_holm", "test")
+    # ske alone above: 5 of 5 cases and 2 of 2, so p is 2 / 32 and 2 / 4; lora against rome is a
+    # question of its own, and so is the other metric.
+    assert found == [
+        ("edit_success", "ske", "lora", 0.0625, 0.125, "mcnemar"),
+        ("edit_success", "ske", "rome", 0.5, 0.5, "mcnemar"),
+        ("edit_success", "lora", "rome", 0.25, 0.25, "mcnemar"),
+        ("paraphrase", "ske", "rome", 0.03125, 0.03125, "mcnemar"),
+    ]
+
+
+def test_an_exact_p_is_never_rounded_to_nothing() -> None:
+    [line] = comparisons([*cases("ske", "1" * 64), *cases("lora", "0" * 64)])
+    assert line["p"] == pytest.approx(2 * 0.5**64, rel=1e-3)
+
+
 def test_comparisons_keep_metrics_protocols_and_data_sets_apart() -> None:
     rows = [
         *cases("ske", "11"),
@@ -168,7 +188,8 @@ def test_markdown() -> None:
         "| method | edit_success | locality |\n"
         "|---|---|---|\n"
         "| base | - | 100.0 [15.8, 100.0] |\n"
-        "| lora | 50.0 [0.0, 100.0] | **50.0** [0.0, 100.0] |\n"
+        # Jeffreys: [12.3, 87.7] of 2 of 4 and [6.1, 93.9] of 1 of 2, but for the resampling.
+        "| lora | 50.0 [11.5, 88.5] | **50.0** [6.2, 93.8] |\n"
         "| ske | **100.0** [39.8, 100.0] | - |"
     )
 
@@ -181,6 +202,6 @@ def test_markdown_shows_pooled_seeds_and_a_table_per_protocol() -> None:
         *cases("lora", "1", protocol="teacher_forced", hits=(0, 1)),
     ]
     text = markdown(results(rows))
-    assert "| ske | 75.0 [50.0, 100.0] |" in text
+    assert "| ske | 75.0 [0.0, 100.0] |" in text  # two seeds that differ say nearly nothing
     assert "| lora | **100.0** [15.8, 100.0] |" in text
     assert text.count("| method |") == 2

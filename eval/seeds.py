@@ -1,0 +1,157 @@
+"""Several runs that differ only in their seeds, as one: their saved rows, with seeds as a level.
+
+Reads of each run folder `config.yaml`, `stages/ask/rows.jsonl` and `stages/ask/capability.jsonl`;
+writes nothing. `tables.results` and `tables.comparisons` then give each seed's own lines and those
+over all seeds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+
+from eval.score import Row
+from ske.config import Config, load
+from ske.io import read_rows
+from ske.types import UserError
+
+SEED_KEYS = ("seed", "edits.seed")
+"""The keys in which the runs may differ: training and sampling, and which edits are drawn."""
+_UNIMPORTANT = ("model.batch_tokens", "model.device")
+"""Where and how fast a run was made, not what was made."""
+
+
+class Runs(NamedTuple):
+    """What several runs have saved, each row under the seed that tells its run from the others."""
+
+    config: Config
+    """That of the first run."""
+    rows: list[Row]
+    capability: list[dict[str, Any]]
+    seeds: dict[int, Path]
+    """Which seed of the rows is which run."""
+
+
+class _One(NamedTuple):
+    folder: Path
+    config: Config
+    rows: list[dict[str, Any]]
+    capability: list[dict[str, Any]]
+
+
+def gather(folders: Sequence[Path]) -> Runs:
+    """Read runs that are asked already.
+
+    The seed of a row becomes `seed` where that differs from run to run, else `edits.seed`, else
+    (both vary, neither is different everywhere) the run's number in the order given. Where
+    `edits.seed` varies, ids of the embedded world are only positions in what was drawn; then a
+    case is named by the prompt that was edited, so that one fact drawn twice is one case.
+
+    Raises:
+        UserError: fewer than two runs; one that is not asked; runs that differ in more than their
+            seeds (the first such key is named with both values), that have the same seeds, or that
+            hold other methods or data sets.
+    """
+    if len(folders) < 2:
+        raise UserError(f"{len(folders)} run folder: to combine seeds, name at least two")
+    runs = [_read(folder) for folder in folders]
+    for other in runs[1:]:
+        _check_alike(runs[0], other)
+    labels = _labels(runs)
+    redrawn = len({run.config.edits.seed for run in runs}) > 1
+    rows, capability = [], []
+    for label, run in zip(labels, runs, strict=True):
+        names = _prompts(run) if redrawn else {}
+        for row in run.rows:
+            case = names.get(row["case"], row["case"])
+            rows.append(_row(run.folder, row | {"seed": label, "case": case}))
+        capability += [row | {"seed": label} for row in run.capability]
+    places = {label: run.folder for label, run in zip(labels, runs, strict=True)}
+    return Runs(runs[0].config, rows, capability, places)
+
+
+def _read(folder: Path) -> _One:
+    config, asked = folder / "config.yaml", folder / "stages" / "ask"
+    if not config.exists():
+        raise UserError(f"{folder}: no run folder (it has no config.yaml)")
+    rows = read_rows(asked / "rows.jsonl")
+    if not rows:
+        raise UserError(f"{folder}: nothing was asked yet; first: ske run {config}")
+    one = _One(folder, load(config), rows, read_rows(asked / "capability.jsonl"))
+    if missing := [name for name in one.config.methods if name not in _names(one, "method")]:
+        raise UserError(
+            f"{folder}: no answers of {', '.join(missing)}, which its config.yaml names; "
+            f"first: ske run {config}"
+        )
+    return one
+
+
+def _row(folder: Path, row: dict[str, Any]) -> Row:
+    try:
+        return Row(**row)
+    except ValidationError as error:
+        told = error.errors()[0]["msg"]
+        raise UserError(
+            f"{folder}/stages/ask/rows.jsonl: {told}; case {row.get('case')!r}"
+        ) from error
+
+
+def _prompts(run: _One) -> dict[str, str]:
+    """The edited prompt of each case, behind its data set's name."""
+    return {
+        row["case"]: f"{row['dataset']}: {row['prompt']}"
+        for row in run.rows
+        if row["metric"] == "edit_success" and row["probe"] == 0
+    }
+
+
+def _check_alike(first: _One, other: _One) -> None:
+    a, b = _flat(first.config.model_dump(mode="json")), _flat(other.config.model_dump(mode="json"))
+    a |= {"methods": sorted(first.config.methods)}
+    b |= {"methods": sorted(other.config.methods)}
+    for key in a | b:
+        if key not in SEED_KEYS + _UNIMPORTANT and a.get(key) != b.get(key):
+            raise UserError(
+                f"{first.folder} and {other.folder} differ in {key}: {a.get(key)!r} and "
+                f"{b.get(key)!r}; only runs that differ in nothing but {' or '.join(SEED_KEYS)} "
+                "are combined"
+            )
+    for column, what in (("dataset", "data sets"), ("method", "methods")):
+        if (mine := _names(first, column)) != (yours := _names(other, column)):
+            raise UserError(
+                f"{first.folder} and {other.folder} hold answers for different {what}: "
+                f"{sorted(mine)!r} and {sorted(yours)!r}"
+            )
+
+
+def _names(run: _One, column: str) -> set[str]:
+    return {row[column] for row in run.rows}
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"edits": {"seed": 0}} -> {"edits.seed": 0}."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        inner = isinstance(value, Mapping)
+        flat |= _flat(value, f"{prefix}{key}.") if inner else {f"{prefix}{key}": value}
+    return flat
+
+
+def _labels(runs: Sequence[_One]) -> list[int]:
+    """One seed per run."""
+    seen: dict[tuple[int, int], Path] = {}
+    for run in runs:
+        pair = (run.config.seed, run.config.edits.seed)
+        if pair in seen:
+            raise UserError(
+                f"{seen[pair]} and {run.folder} have the same seeds (seed {pair[0]}, edits.seed "
+                f"{pair[1]}): the same run twice tells nothing new"
+            )
+        seen[pair] = run.folder
+    for column in zip(*seen, strict=True):
+        if len(set(column)) == len(column):
+            return list(column)
+    return list(range(len(runs)))

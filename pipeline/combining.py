@@ -1,0 +1,44 @@
+"""`ske combine`: several runs that differ only in their seeds become one pair of tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from eval.score import count_errors
+from eval.seeds import gather
+from eval.tables import (
+    COMPARISON_COLUMNS,
+    RESULT_COLUMNS,
+    comparisons,
+    markdown,
+    results,
+    write_csv,
+)
+from pipeline.places import reference_of
+from pipeline.scoring import capability
+from ske.io import write_text
+
+FEW = 5
+"""With fewer seeds, the intervals say little about all seeds."""
+
+
+def combine(folders: Sequence[Path], out: Path) -> str:
+    """Write `results.csv`, `comparisons.csv` and `results.md` into `out`; returns the last.
+
+    Raises:
+        UserError: If the runs cannot be combined, see `eval.seeds.gather`; nothing is written then.
+    """
+    runs = gather(folders)
+    table = results(runs.rows, capability(runs.capability))
+    against = comparisons(runs.rows, reference_of(runs.config))
+    text = markdown(table, count_errors(runs.rows))
+    told = "\n".join(f"- {seed}: {folder}" for seed, folder in sorted(runs.seeds.items()))
+    text = f"{len(runs.seeds)} seeds, as a level above cases:\n\n{told}\n\n{text}\n"
+    if len(runs.seeds) < FEW:
+        text += f"\nFewer than {FEW} seeds: what another seed would give is hardly known.\n"
+    out.mkdir(parents=True, exist_ok=True)
+    write_csv(out / "results.csv", RESULT_COLUMNS, table)
+    write_csv(out / "comparisons.csv", COMPARISON_COLUMNS, against)
+    write_text(out / "results.md", text)
+    return text
