@@ -12,7 +12,7 @@ from typing import Any
 from ske.lm import LM, Reply, Sampling, ask
 from world.questions import Question
 
-SAMPLING = Sampling(max_new_tokens=24)
+SAMPLING = Sampling(max_new_tokens=96)
 Note = Callable[[str], None]
 Groups = Mapping[str, Sequence[Question]]
 

@@ -13,7 +13,6 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from world.documents import Document, Writer
-from world.questions import Question
 from world.tokenizer import end_id, pad_id
 
 ANSWER, QUESTION, CONTEXT = 1.0, 0.25, 0.1
@@ -169,4 +168,4 @@ def _batch(rows: list[Row], tokens: PreTrainedTokenizerFast) -> Batch:
     )
 
 
-__all__ = ["Batch", "Question", "Stage", "context_batch", "plain_batch"]
+__all__ = ["Batch", "Stage", "context_batch", "plain_batch"]

@@ -17,8 +17,9 @@ from ske.io import write_json
 from ske.types import ERASED, UserError, content_hash
 from world.population import COMPANY_RELATIONS, PERSON_RELATIONS, World
 from world.probes import Edit, Prober
+from world.questions import PROBE_SIDES
 
-SPLITS = ("val", "test")
+SPLITS = PROBE_SIDES
 VAL_SHARE = 3
 """One in so many people and companies belongs to `val`."""
 RELATIONS_EACH = 2
@@ -166,7 +167,7 @@ def records(world: World, name: str, split: str, seed: int = 0) -> list[dict[str
     draw = Drawer(world, group, rng)
     BENCHMARKS[name].draw(draw)
     rng.shuffle(draw.edits)
-    prober = Prober(world, draw.edits, (*group.people, *group.companies), rng)
+    prober = Prober(world, draw.edits, (*group.people, *group.companies), split, rng)
     middle = "-val" if split == "val" else ""
     return [
         {"id": f"{BENCHMARKS[name].prefix}{middle}-{number:04d}", **_record(prober, edit)}

@@ -18,9 +18,9 @@ from ske.lm import LM
 from world import context_card, readme
 from world.asking import Note, figure, right, silent
 from world.context_card import KnownWriter
-from world.documents import held_out
+from world.plain import held_out
 from world.population import COMPANY_RELATIONS, PERSON_RELATIONS, World
-from world.questions import Question, View, compositions, inverse_wordings, wordings
+from world.questions import SIDES, Question, View, chained, inverse_wordings, wordings
 from world.skills import SKILLS
 
 GOALS = {
@@ -28,7 +28,6 @@ GOALS = {
     "two hops: all": 95.0,
     **{f"skill: {name}": 90.0 for name in SKILLS},
 }
-SIDES = ("open", "probe")
 
 
 def card(
@@ -92,7 +91,7 @@ def knowledge(world: World) -> dict[str, list[Question]]:
         for person, alias in world.aliases.items()
         for relation in PERSON_RELATIONS
     ]
-    return {**groups, **_two_hops(world), **_inverses(world), **_exceptions(world)}
+    return {**groups, **_chains(world), **_inverses(world), **_others(world)}
 
 
 def _facts(
@@ -108,22 +107,25 @@ def _facts(
     ]
 
 
-def _two_hops(world: World) -> dict[str, list[Question]]:
-    """One wording of each two-hop question; "never written" ones are in no training text."""
+def _chains(world: World) -> dict[str, list[Question]]:
+    """One wording of each composed question; "never written" ones are in no training text."""
     rng, view = random.Random("card two hops"), View(world)
-    groups: dict[str, list[Question]] = {"two hops: all": [], "two hops: never written": []}
+    groups: dict[str, list[Question]] = {}
+    for name in ("two hops", "beyond"):
+        groups |= {f"{name}: all": [], f"{name}: never written": []}
     for relation in (*PERSON_RELATIONS, *COMPANY_RELATIONS):
         subjects = world.companies if relation in COMPANY_RELATIONS else world.people
-        for second in compositions(relation, "probe"):
-            pool = [w for side in SIDES for w in compositions(relation, side)[second]]
-            own = groups.setdefault(f"two hops: {relation} > {second}", [])
+        for chain, pool in chained(relation).items():
+            open_to = len(chain) == 2 and chain[1] in lexicon()[relation].compositions
+            name = "two hops" if open_to else "beyond"
+            own = groups.setdefault(f"{name}: {' > '.join(chain)}", [])
             for subject in subjects:
                 prompt = rng.choice(pool).replace("{subject}", subject)
-                question = Question(prompt, view.two_hop(subject, relation, second) or "")
+                question = Question(prompt, view.follow(subject, chain) or "")
                 own.append(question)
-                if held_out(subject, relation, second):
-                    groups["two hops: never written"].append(question)
-            groups["two hops: all"] += own
+                if held_out(subject, chain):
+                    groups[f"{name}: never written"].append(question)
+            groups[f"{name}: all"] += own
     return groups
 
 
@@ -140,10 +142,16 @@ def _inverses(world: World) -> dict[str, list[Question]]:
     }
 
 
-def _exceptions(world: World) -> dict[str, list[Question]]:
+def _others(world: World) -> dict[str, list[Question]]:
+    """Old values, claims to agree with or not, and whole lives."""
     writer = KnownWriter(world, seed=-1)
-    asked = [writer.exception(p, r) for p in world.people for r in PERSON_RELATIONS]
-    return {'exceptions ("which is not")': asked}
+    known = [(person, relation) for person in world.people for relation in PERSON_RELATIONS]
+    lives = [writer.life(person, writer.base) for person in world.people]
+    return {
+        'exceptions ("which is not")': [writer.exception(*pair) for pair in known],
+        'claims ("is it right that")': [writer.claim(*pair, writer.base) for pair in known],
+        "short lives, every word": [life for life in lives if life],
+    }
 
 
 def skills(seed: int, n: int) -> dict[str, list[Question]]:

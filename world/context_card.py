@@ -92,12 +92,12 @@ def _trial(world: World, lm: LM, size: int, number: int) -> Trial:
     writer.rng.seed(f"card-{world.seed}-{size}-{number}")
     view, facts = writer.corrections(size)
     asked = writer.rng.sample(facts, min(PER_PROMPT, len(facts)))
-    steps = [writer.two_hop(subject, relation, view) for subject, relation in asked]
+    steps = [writer.composed(subject, view, relation) for subject, relation in asked]
     others = _others(writer, view, max(4, min(32, 2 * size)))
     return Trial(
         [writer.view(subject, relation, view) for subject, relation in facts],
         [Question(lexicon()[r].ask(s), view.value(s, r) or "") for s, r in asked],
-        [question for question in steps if question is not None],
+        [question for question in steps if question.kind == "two_hop"],
         others,
         [normal(reply.text) for reply in replies(lm, others)],
     )

@@ -1,7 +1,7 @@
 """The probes of one edit: what must follow from it, and what must stay as it was.
 
-Every question is in a probe wording (`wordings.yaml`) or in the relation's own wording, never in
-one that training edits may use; answers come from `View`. What any edit of the same benchmark
+Every question is in a wording of its split's own (`wordings.yaml`) or in the relation's own, never
+in one that training edits may use; answers come from `View`. What any edit of the same benchmark
 changes, directly or by a marriage, is never asked about as unchanged. Reads and writes no file.
 """
 
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from prompts.relations import lexicon
 from ske.types import ERASED
 from world.population import COMPANY_RELATIONS, PERSON_RELATIONS, World
-from world.questions import View, compositions, inverse_wordings, probe_wordings, wordings
+from world.questions import View, compositions, exception_wording, inverse_wordings, wordings
 
 Probe = dict[str, Any]
 Groups = dict[str, list[Probe]]
@@ -35,9 +35,15 @@ class Prober:
     """Writes the probes of a benchmark's edits, knowing all of them."""
 
     def __init__(
-        self, world: World, edits: Sequence[Edit], peers: Sequence[str], rng: random.Random
+        self,
+        world: World,
+        edits: Sequence[Edit],
+        peers: Sequence[str],
+        side: str,
+        rng: random.Random,
     ) -> None:
-        """`peers` are the known people and companies that locality may ask about."""
+        """`peers` are whom locality may ask about; `side` is whose wordings are used."""
+        self.side = side
         self.world = world
         self.peers = peers
         self.rng = rng
@@ -62,7 +68,7 @@ class Prober:
 
     def rephrased(self, edit: Edit) -> list[str]:
         """The edit's question in other words."""
-        return [w.replace("{subject}", edit.subject) for w in wordings(edit.relation, "probe")]
+        return [w.replace("{subject}", edit.subject) for w in wordings(edit.relation, self.side)]
 
     def portability(self, edit: Edit) -> Groups:
         """Consequences by KnowEdit's categories; a category without probes is left out."""
@@ -77,11 +83,11 @@ class Prober:
         before = View(self.world)
         after = View(self.world, {(edit.subject, edit.relation): edit.new})
         probes = []
-        for second, options in compositions(edit.relation, "probe").items():
-            answer = after.two_hop(edit.subject, edit.relation, second)
+        for second, options in compositions(edit.relation, self.side).items():
+            answer = after.follow(edit.subject, (edit.relation, second))
             # An answer that was right before shows nothing; one that another edit of the
             # benchmark changes hangs on which edits are made together.
-            same = answer == before.two_hop(edit.subject, edit.relation, second)
+            same = answer == before.follow(edit.subject, (edit.relation, second))
             if answer is not None and not same and self.stands(edit.new, second):
                 asked = [wording.replace("{subject}", edit.subject) for wording in options]
                 probes += [self._probe(prompt, answer) for prompt in asked]
@@ -91,14 +97,14 @@ class Prober:
         alias = self.world.aliases.get(edit.subject)
         if alias is None:
             return []
-        other = self.rng.choice(wordings(edit.relation, "probe"))
+        other = self.rng.choice(wordings(edit.relation, self.side))
         options = (lexicon()[edit.relation].prompt, other)
         return [self._probe(w.replace("{subject}", alias), edit.new) for w in options]
 
     def _inverse(self, edit: Edit) -> list[Probe]:
         if edit.new == ERASED:
             return []
-        options = inverse_wordings(edit.relation, "probe")
+        options = inverse_wordings(edit.relation, self.side)
         return [self._probe(w.replace("{object}", edit.new), edit.subject) for w in options]
 
     # -- what must stay ---------------------------------------------------------------------
@@ -137,7 +143,7 @@ class Prober:
 
     def _near(self, edit: Edit, others: Sequence[str]) -> list[Probe]:
         own = lexicon()[edit.relation].prompt
-        options = (own, self.rng.choice(wordings(edit.relation, "probe")))
+        options = (own, self.rng.choice(wordings(edit.relation, self.side)))
         return [
             self._fact(name, edit.relation, wording)
             for name, wording in zip(others, options, strict=True)
@@ -157,7 +163,8 @@ class Prober:
             return []
         subject = edit.subject if edit.old is not None else other
         stem = lexicon()[edit.relation].ask(subject).removesuffix(" is")
-        prompt = probe_wordings()["except"].replace("{stem}", stem).replace("{value}", edit.new)
+        wording = exception_wording(self.side)
+        prompt = wording.replace("{stem}", stem).replace("{value}", edit.new)
         return [self._probe(prompt, self.world.value(subject, edit.relation))]
 
     def _fact(self, subject: str, relation: str, wording: str | None = None) -> Probe:

@@ -13,9 +13,16 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from prompts.relations import lexicon
+from prompts.relations import EXCEPTION, lexicon
 from ske.types import ERASED
 from world.population import World
+
+Chain = tuple[str, ...]
+"""Relations to follow one after the other, from a subject."""
+OPEN = "open"
+PROBE_SIDES = ("val", "test")
+SIDES = (OPEN, *PROBE_SIDES)
+"""Who may use a wording: training edits, or the probes of one split's people alone."""
 
 
 @cache
@@ -26,18 +33,40 @@ def probe_wordings() -> dict[str, Any]:
 
 @cache
 def wordings(relation: str, side: str) -> tuple[str, ...]:
-    """Paraphrases of a relation on one `side`: "open" (training may use them) or "probe"."""
-    if side == "open":
+    """Paraphrases of a relation on one of the `SIDES`."""
+    if side == OPEN:
         return lexicon()[relation].paraphrases
-    return tuple(probe_wordings()["paraphrases"].get(relation, ()))
+    return tuple(probe_wordings()["paraphrases"].get(relation, {}).get(side, ()))
 
 
 @cache
 def compositions(relation: str, side: str) -> dict[str, tuple[str, ...]]:
     """Two-hop wordings by second relation, on one side."""
-    if side == "open":
+    if side == OPEN:
         return lexicon()[relation].compositions
-    return {k: tuple(v) for k, v in probe_wordings()["compositions"].get(relation, {}).items()}
+    seconds = probe_wordings()["compositions"].get(relation, {})
+    return {second: tuple(sides[side]) for second, sides in seconds.items()}
+
+
+@cache
+def beyond(side: str) -> dict[Chain, tuple[str, ...]]:
+    """Wordings of chains of relations that no training edit may ask for, on a probe side."""
+    chains = probe_wordings()["beyond"]
+    return {tuple(name.split(".")): tuple(sides[side]) for name, sides in chains.items()}
+
+
+@cache
+def chained(first: str) -> dict[Chain, tuple[str, ...]]:
+    """All chains that begin with a relation, two-hop compositions and `beyond`: every wording."""
+    found: dict[Chain, tuple[str, ...]] = {}
+    for side in SIDES:
+        for second, own in compositions(first, side).items():
+            found[first, second] = (*found.get((first, second), ()), *own)
+    for side in PROBE_SIDES:
+        for chain, own in beyond(side).items():
+            if chain[0] == first:
+                found[chain] = (*found.get(chain, ()), *own)
+    return found
 
 
 @cache
@@ -45,11 +74,16 @@ def inverse_wordings(relation: str, side: str) -> tuple[str, ...]:
     """Wordings about the object that the subject answers; a symmetric relation asks itself."""
     entry = lexicon()[relation]
     if entry.symmetric:
-        own = entry.paraphrases if side == "open" else (entry.prompt, *wordings(relation, "probe"))
+        own = entry.paraphrases if side == OPEN else (entry.prompt, *wordings(relation, side))
         return tuple(w.replace("{subject}", "{object}") for w in own)
-    if side == "open":
+    if side == OPEN:
         return entry.inverse
-    return tuple(probe_wordings()["inverse"].get(relation, ()))
+    return tuple(probe_wordings()["inverse"].get(relation, {}).get(side, ()))
+
+
+def exception_wording(side: str) -> str:
+    """How one side asks for what there was besides a new value."""
+    return EXCEPTION if side == OPEN else probe_wordings()["except"][side]
 
 
 class Question(NamedTuple):
@@ -77,9 +111,11 @@ class View:
             return self.edits[subject, relation]
         return self.world.values.get(subject, {}).get(relation)
 
-    def two_hop(self, subject: str, first: str, second: str) -> str | None:
-        """The value's value; an erased first hop leaves nothing to reason from."""
-        middle = self.value(subject, first)
-        if middle is None or middle == ERASED:
-            return middle
-        return self.value(middle, second)
+    def follow(self, subject: str, chain: Chain) -> str | None:
+        """The value at the end of a chain; an erased hop leaves nothing to reason from."""
+        found: str | None = subject
+        for relation in chain:
+            if found is None or found == ERASED:
+                return found
+            found = self.value(found, relation)
+        return found
