@@ -9,13 +9,25 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from string import ascii_letters, ascii_lowercase
 
 from prompts.layouts import FactView, generic_label
 from ske.types import Fact
 from world.skills import WORDS
 
 SYLLABLES = "ka lo mi ten ru so va pel dir gan ox ub eth ing ar ist ow cha sh qu".split()
+SIGNS = "'-&()%$/+.!#*:;=@\"<>[]"
 ACCENTED = "áàâäãåæçéèêëíîïñóôöøõúûüßýžšćčđłńřőßαβγδλμπσωабвгдеиклмнорстуя"
+FAR = (
+    (0x0590, 0x05FF),
+    (0x0620, 0x064A),
+    (0x0905, 0x0939),
+    (0x3041, 0x30FF),
+    (0x4E00, 0x9FFF),
+    (0xAC00, 0xD7A3),
+    (0x1F300, 0x1F5FF),
+)
+"""Ranges of other scripts: so every byte is read now and then."""
 FRAMES = (
     "The {label} of {subject} is",
     "{subject} was {label} by",
@@ -47,10 +59,20 @@ class Nonsense:
             return self.rng.choice(WORDS)
         if draw < 0.80:
             return "".join(self.rng.choices(self.pieces, k=self.rng.randint(1, 3)))
-        if draw < 0.90:
-            alphabet = "abcdefghijklmnopqrstuvwxyz'-" + (ACCENTED if draw < 0.86 else "")
-            return "".join(self.rng.choices(alphabet, k=self.rng.randint(2, 6)))
+        if draw < 0.92:
+            return "".join(self.rng.choices(self._alphabet(), k=self.rng.randint(2, 6)))
         return str(self.rng.randrange(10 ** self.rng.randint(1, 5)))
+
+    def _alphabet(self) -> str:
+        draw = self.rng.random()
+        if draw < 0.5:
+            return ascii_letters
+        if draw < 0.7:
+            return ascii_lowercase + SIGNS
+        if draw < 0.9:
+            return ACCENTED
+        first, last = self.rng.choice(FAR)
+        return "".join(chr(self.rng.randint(first, last)) for _ in range(6))
 
     def name(self) -> str:
         """One to three words, mostly capitalised."""
