@@ -7,6 +7,7 @@ import random
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cache
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,21 @@ from ske.lm import Chat, Pair, Reply, Sampling, Scored
 from ske.types import ERASED, UserError
 from world import bench, card
 from world.build import build_world, load_world, quick_stages, write_data
+from world.documents import Writer
+from world.nonsense import Nonsense
+from world.plain import held_out
 from world.population import World, build
-from world.questions import View, compositions, inverse_wordings, probe_wordings, wordings
+from world.questions import (
+    PROBE_SIDES,
+    SIDES,
+    Question,
+    View,
+    beyond,
+    compositions,
+    exception_wording,
+    inverse_wordings,
+    wordings,
+)
 from world.skills import LETTERS, SKILLS
 
 SHIPPED = Path(__file__).parents[1] / "world"
@@ -64,33 +78,36 @@ def templates(side: str) -> set[str]:
         pools = [wordings(relation, side), *compositions(relation, side).values()]
         pools.append(inverse_wordings(relation, side))
         found.update(w.replace("{object}", SUBJECT) for pool in pools for w in pool)
-    return found | ({entry.prompt for entry in lexicon().values()} if side == "probe" else set())
+    if side != "open":
+        found.update(w for pool in beyond(side).values() for w in pool)
+    # A symmetric relation asks its own wording from either end; everybody knows that one.
+    return found - {entry.prompt for entry in lexicon().values()}
 
 
 # -- what is true --------------------------------------------------------------------------------
 
 
 @cache
-def told_directly() -> dict[str, tuple[str, str]]:
-    """Every direct question in probe wordings -> (subject, relation)."""
+def told_directly(side: str) -> dict[str, tuple[str, str]]:
+    """Every direct question in the own wording or one side's -> (subject, relation)."""
     world = people()
     found: dict[str, tuple[str, str]] = {}
     own = {alias: person for person, alias in world.aliases.items()}
     for name in all_names():
         for relation, entry in lexicon().items():
-            for wording in (entry.prompt, *wordings(relation, "probe")):
+            for wording in (entry.prompt, *wordings(relation, side)):
                 found[wording.replace(SUBJECT, name)] = (own.get(name, name), relation)
     return found
 
 
 @cache
-def told_in_two_hops() -> dict[str, tuple[str, str, str]]:
+def told_in_two_hops(side: str) -> dict[str, tuple[str, tuple[str, str]]]:
     world = people()
     return {
-        wording.replace(SUBJECT, name): (name, relation, second)
+        wording.replace(SUBJECT, name): (name, (relation, second))
         for name in (*world.people, *world.new_people, *world.companies)
         for relation in lexicon()
-        for second, pool in compositions(relation, "probe").items()
+        for second, pool in compositions(relation, side).items()
         for wording in pool
     }
 
@@ -101,15 +118,15 @@ def test_consequences_follow_from_all_edits_together(name: str, split: str) -> N
     view = View(people(), edits(records))
     for subject, category, prompt, answer in probes(records, "portability"):
         if category == "Reasoning":
-            assert view.two_hop(*told_in_two_hops()[prompt]) == answer, prompt
+            assert view.follow(*told_in_two_hops(split)[prompt]) == answer, prompt
         elif category == "Subject_Aliasing":
-            about, relation = told_directly()[prompt]
+            about, relation = told_directly(split)[prompt]
             assert (about, view.value(about, relation)) == (subject, answer), prompt
-        elif prompt in told_directly():
-            assert view.value(*told_directly()[prompt]) == answer == subject, prompt
+        elif prompt in told_directly(split):
+            assert view.value(*told_directly(split)[prompt]) == answer == subject, prompt
         else:
             chief = view.value(subject, "chief_executive_officer") or "nobody"
-            pool = inverse_wordings("chief_executive_officer", "probe")
+            pool = inverse_wordings("chief_executive_officer", split)
             assert prompt in [wording.replace("{object}", chief) for wording in pool]
             assert answer == subject
 
@@ -125,13 +142,13 @@ def test_what_should_stay_is_changed_by_no_edit(name: str, split: str) -> None:
         for one in (subject, new)
         for person in (one, world.values.get(one, {}).get("spouse"))
     }
-    stem = probe_wordings()["except"].split("{stem}")[1].split("{value}")[0]
+    stem = exception_wording(split).split("{stem}")[1].split("{value}")[0]
     for _, category, prompt, answer in probes(records, "locality"):
         if category == "Forgetfulness":
-            about, relation = told_directly()[prompt.split(stem)[0] + " is"]
+            about, relation = told_directly(split)[prompt.split(stem)[0] + " is"]
             assert prompt.split(stem)[1].removesuffix(", is") != answer
         else:
-            about, relation = told_directly()[prompt]
+            about, relation = told_directly(split)[prompt]
             assert (about, relation) not in changed, prompt
             assert relation != "spouse" or about not in unsettled, prompt
         assert world.value(about, relation) == answer, prompt
@@ -197,14 +214,27 @@ def test_every_category_is_there() -> None:
     assert found["world_sanitation"] == both | aliasing
 
 
-def test_no_probe_is_in_an_open_wording() -> None:
-    assert not templates("open") & templates("probe")
-    open_questions = {w.replace(SUBJECT, name) for w in templates("open") for name in all_names()}
-    for name, split in ALL:
-        records = drawn(name, split)
-        assert not open_questions & {text for r in records for text in r["rephrase_prompts"]}
-        for side in ("portability", "locality"):
-            assert not open_questions & {prompt for _, _, prompt, _ in probes(records, side)}
+def test_no_two_sides_share_a_wording() -> None:
+    for one, other in combinations(SIDES, 2):
+        assert not templates(one) & templates(other)
+        assert exception_wording(one) != exception_wording(other)
+
+
+@pytest.mark.parametrize(("name", "split"), ALL)
+def test_no_probe_is_in_a_wording_of_another_side(name: str, split: str) -> None:
+    others = [side for side in SIDES if side != split]
+    taken = {w for side in others for w in templates(side)}
+    questions = {w.replace(SUBJECT, known) for w in taken for known in all_names()}
+    records = drawn(name, split)
+    assert not questions & {text for r in records for text in r["rephrase_prompts"]}
+    for group in ("portability", "locality"):
+        assert not questions & {prompt for _, _, prompt, _ in probes(records, group)}
+
+
+def test_no_training_wording_asks_for_a_chain_beyond() -> None:
+    for side in PROBE_SIDES:
+        for chain in beyond(side):
+            assert len(chain) > 2 or chain[1] not in lexicon()[chain[0]].compositions
 
 
 def test_seeds_draw_other_targets_and_worlds_other_people() -> None:
@@ -236,6 +266,69 @@ def test_unknown_names_are_refused() -> None:
         bench.records(people(), "counterfact", "test")
     with pytest.raises(UserError, match="val, test"):
         bench.records(people(), "world_recent", "train")
+
+
+# -- training text --------------------------------------------------------------------------------
+
+
+def asked(count: int) -> list[Question]:
+    writer = Writer(people(), seed=3)
+    return [writer.plain() for _ in range(count)]
+
+
+def test_plain_questions_are_answered_as_the_world_is() -> None:
+    """Every kind of question, against what the card asks of the model."""
+    known: dict[str, set[str]] = {}
+    for group in card.knowledge(people()).values():
+        for question in group:
+            known.setdefault(question.prompt, set()).add(question.answer)
+    found = asked(6000)
+    assert {q.kind for q in found} == {
+        *("direct", "two_hop", "beyond", "inverse", "alias", "except", "claim", "life"),
+        *("skill", "confirm"),
+    }
+    checked = [q for q in found if q.prompt in known]
+    assert len(checked) > 1500
+    assert all(q.answer in known[q.prompt] for q in checked)
+
+
+def test_held_out_compositions_are_never_written() -> None:
+    world = people()
+    never = {
+        wording.replace(SUBJECT, name)
+        for side in SIDES
+        for relation in lexicon()
+        for second, pool in compositions(relation, side).items()
+        for wording in pool
+        for name in (*world.people, *world.companies)
+        if held_out(name, (relation, second))
+    }
+    assert len(never) > 1000
+    assert not never & {q.prompt for q in asked(6000)}
+
+
+def test_context_answers_hold_the_corrections() -> None:
+    """What stands in the context answers the fact's own question, whatever the layout."""
+    writer, told = Writer(people(), seed=5), 0
+    for _ in range(300):
+        view, facts = writer.corrections(6)
+        for subject, relation in facts:
+            question = writer.direct(subject, relation, view)
+            assert question.answer == view.value(subject, relation)
+        context = writer.prompt([writer.view(s, r, view) for s, r in facts])
+        for subject, relation in facts:
+            told += subject in context
+            assert (view.value(subject, relation) or "").removesuffix(".") in context
+    assert told == 6 * 300
+
+
+def test_facts_of_no_world_use_every_piece_and_other_scripts() -> None:
+    pieces = ["ara", "ret", "ance", "qu"]
+    facts = Nonsense(random.Random(0), pieces).facts(2000)
+    text = " ".join(f"{f['prompt']} {f['object']}" for f in facts)
+    assert all(piece in text for piece in pieces)
+    assert any(ord(letter) > 0x3000 for letter in text) and "%" in text
+    assert len({f["prompt"] for f in facts}) == len(facts)
 
 
 # -- skills, card --------------------------------------------------------------------------------

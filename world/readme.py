@@ -118,8 +118,9 @@ def _goals(lines: Sequence[Mapping[str, Any]]) -> str:
 def _plain(lines: Sequence[Mapping[str, Any]]) -> str:
     rows = [[line["name"], _percent(line), str(line["n"])] for line in lines]
     return (
-        '"Open" wordings are those that training edits may use, "probe" wordings those that only\n'
-        'benchmarks use; the base model has read both. "Never written" two-hop questions occur in\n'
+        '"Open" wordings are those that training edits may use; "val" and "test" wordings, only\n'
+        "the benchmarks of these splits. The base model has read them all. Chains *beyond* are\n"
+        'kinds of consequences that no open wording asks for. "Never written" questions occur in\n'
         "no training text: their answers can only be put together.\n\n"
         + _table(["questions", "right", "n"], rows)
     )
