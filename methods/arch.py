@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import nn
@@ -15,6 +15,41 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from ske.types import UserError
+
+Targets = Literal["mlp", "attention", "all"]
+
+
+class Projection(NamedTuple):
+    """A linear map, whichever way round its weight is stored."""
+
+    name: str
+    """The path of its weight, as `model.get_parameter` takes it."""
+    module: nn.Module
+    flipped: bool
+    """True for Conv1D (GPT-2), whose weight is [in, out] and not [out, in]."""
+
+    @property
+    def weight(self) -> nn.Parameter:
+        """The stored weight, [out, in], or [in, out] if `flipped`."""
+        return self.module.get_parameter("weight")
+
+    @property
+    def inputs(self) -> int:
+        """How long its input is."""
+        return self.weight.shape[0 if self.flipped else 1]
+
+    @property
+    def outputs(self) -> int:
+        """How long its output is."""
+        return self.weight.shape[1 if self.flipped else 0]
+
+    def oriented(self, matrix: torch.Tensor) -> torch.Tensor:
+        """A matrix [out, in] in the weight's own orientation (and the other way round)."""
+        return matrix.T if self.flipped else matrix
+
+    def matrix(self) -> torch.Tensor:
+        """A view of the weight as [out, in]."""
+        return self.oriented(self.weight.detach())
 
 
 class Layer(NamedTuple):
@@ -24,31 +59,14 @@ class Layer(NamedTuple):
     """The module path, e.g. "model.layers.3"."""
     block: nn.Module
     mlp: nn.Module
+    mlp_projections: tuple[Projection, ...]
+    """All linear maps outside of attention, in the model's order."""
     down: Projection
     """The MLP's last projection, [intermediate] -> [hidden]."""
     attention: nn.Module
+    attention_projections: tuple[Projection, ...]
     attention_out: Projection
     """The attention's last projection, [heads * head size] -> [hidden]."""
-
-
-class Projection(NamedTuple):
-    """A linear map, whichever way round its weight is stored."""
-
-    name: str
-    """The path of its weight, as `model.get_parameter` takes it."""
-    module: nn.Module
-    weight: nn.Parameter
-    flipped: bool
-    """True for Conv1D (GPT-2), whose weight is [in, out] and not [out, in]."""
-
-    @property
-    def width_in(self) -> int:
-        """How long its input is."""
-        return self.weight.shape[0 if self.flipped else 1]
-
-    def oriented(self, matrix: torch.Tensor) -> torch.Tensor:
-        """A matrix [out, in] in the weight's own orientation (and the other way round)."""
-        return matrix.T if self.flipped else matrix
 
 
 class Decoder(NamedTuple):
@@ -93,6 +111,24 @@ def chosen_layers(
     return [decoder.layers[number] for number in sorted(set(numbers))]
 
 
+def projections(model: PreTrainedModel, targets: Targets) -> list[Projection]:
+    """The projections of all layers' MLPs, attention, or both, in the layers' order.
+
+    Raises:
+        UserError: as `decoder_of`.
+    """
+    return [
+        projection
+        for layer in decoder_of(model).layers
+        for kind, own in (
+            ("attention", layer.attention_projections),
+            ("mlp", layer.mlp_projections),
+        )
+        for projection in own
+        if targets in (kind, "all")
+    ]
+
+
 def _at(fraction: float, depth: int) -> int:
     return min(depth - 1, round(fraction * depth))
 
@@ -103,42 +139,50 @@ def _blocks(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
     for name, module in model.named_modules():
         if isinstance(module, nn.ModuleList) and len(module) == depth:
             kinds = {type(block) for block in module}
-            if len(kinds) == 1 and any(_linears("", module[0], None)):
+            if len(kinds) == 1 and any(_linears("", module[0])):
                 return name, module
     raise _unknown(model, f"no list of {depth} decoder layers")
 
 
 def _layer(model: PreTrainedModel, name: str, block: nn.Module, hidden: int) -> Layer:
     """Tell attention and MLP apart by what they are called with: only one is given a mask."""
-    mlp: tuple[nn.Module, Projection] | None = None
-    attention: tuple[nn.Module, Projection] | None = None
+    inside: dict[bool, list[Projection]] = {True: [], False: []}
+    ends: dict[bool, tuple[nn.Module, Projection]] = {}
     for child_name, child in block.named_children():
-        projections = list(_linears(f"{name}.{child_name}", child, hidden))
-        if not projections:
-            continue
-        if any("mask" in parameter for parameter in inspect.signature(child.forward).parameters):
-            attention = child, projections[-1]
-        else:
-            mlp = child, projections[-1]
-    if mlp is None or attention is None:
-        missing = "MLP with a dense projection" if mlp is None else "attention"
-        raise _unknown(model, f"{name} has no {missing} that ends in {hidden} dimensions")
-    for _, projection in (mlp, attention):
-        if not projection.weight.is_floating_point():
-            raise _unknown(model, f"{projection.name} is quantised ({projection.weight.dtype})")
-    return Layer(name, block, *mlp, *attention)
+        found = list(_linears(f"{name}.{child_name}", child))
+        attends = any("mask" in key for key in inspect.signature(child.forward).parameters)
+        inside[attends] += found
+        into = [one for one in found if one.outputs == hidden or _quantised(one)]
+        if into:
+            ends[attends] = child, into[-1]
+    for attends, part in ((False, "MLP with a dense projection"), (True, "attention")):
+        quantised = next(filter(_quantised, inside[attends]), None)
+        if quantised:
+            stored = f"{quantised.name} is stored as {quantised.weight.dtype}"
+            raise _unknown(model, f"{stored}; load it unquantised")
+        if attends not in ends:
+            raise _unknown(model, f"{name} has no {part} that ends in {hidden} dimensions")
+    return Layer(
+        name,
+        block,
+        mlp=ends[False][0],
+        mlp_projections=tuple(inside[False]),
+        down=ends[False][1],
+        attention=ends[True][0],
+        attention_projections=tuple(inside[True]),
+        attention_out=ends[True][1],
+    )
 
 
-def _linears(prefix: str, module: nn.Module, width: int | None) -> Iterator[Projection]:
-    """Linear maps inside a module, in order; only those with `width` outputs, if it is given."""
+def _quantised(projection: Projection) -> bool:
+    return not projection.weight.is_floating_point()
+
+
+def _linears(prefix: str, module: nn.Module) -> Iterator[Projection]:
+    """Linear maps inside a module, in order."""
     for name, part in module.named_modules(prefix=prefix):
-        flipped = isinstance(part, Conv1D)
-        if not isinstance(part, nn.Linear | Conv1D):
-            continue
-        out = part.weight.shape[1] if isinstance(part, Conv1D) else part.out_features
-        if width is None or out == width:
-            assert isinstance(part.weight, nn.Parameter)
-            yield Projection(f"{name}.weight", part, part.weight, flipped)
+        if isinstance(part, nn.Linear | Conv1D):
+            yield Projection(f"{name}.weight", part, isinstance(part, Conv1D))
 
 
 def _norm(model: PreTrainedModel, blocks: str) -> nn.Module:

@@ -17,10 +17,11 @@ from typing import Annotated, Any
 import torch
 from pydantic import Field
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.modeling_utils import PreTrainedModel
 
+from methods.arch import chosen_layers, decoder_of
 from methods.base import HasWeights, Lesson, Workshop, options_of, weights_of
 from methods.delta import DeltaEdit
-from methods.layers import layers_at
 from methods.sft import Recipe, train_with
 from ske.lm import LM, ask
 from ske.training import Count, NotNegative, Positive, Schedule
@@ -106,6 +107,15 @@ def spoken_targets(holder: HasWeights, facts: Sequence[Fact], end: bool) -> list
     ]
 
 
+def weights_at(model: PreTrainedModel, layers: tuple[int, ...] | None, depth: float) -> list[str]:
+    """The weights of the MLP projections at `layers`, or else at this share of the depth.
+
+    Raises:
+        UserError: there is no such layer.
+    """
+    return [layer.down.name for layer in chosen_layers(decoder_of(model), layers, depth, depth)]
+
+
 def train_weights(
     holder: HasWeights,
     lessons: Sequence[Lesson],
@@ -114,7 +124,8 @@ def train_weights(
     method: str,
 ) -> DeltaEdit:
     """Train the chosen MLP projections, all else frozen."""
-    names = layers_at(holder.model, options.layers, options.depth)
+    layers = chosen_layers(decoder_of(holder.model), options.layers, options.depth, options.depth)
+    names = [layer.down.name for layer in layers]
     callbacks: list[TrainerCallback] = [StopBelow(options.stop_below)]
     if options.norm_bound is not None:
         weights = {name: holder.model.get_parameter(name) for name in names}

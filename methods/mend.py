@@ -17,12 +17,12 @@ from typing import Any
 
 import torch
 
+from methods.arch import Projection
 from methods.base import HasWeights, Workshop, options_of, weights_of
 from methods.delta import DeltaEdit, LowRank
 from methods.fingerprint import fingerprint
 from methods.mend_factors import (
     Factors,
-    Matrix,
     Row,
     collate,
     frozen,
@@ -62,14 +62,16 @@ class Mend:
             rows = [row(holder, ask(fact.prompt), fact.target_new) for fact in facts]
             return DeltaEdit(_deltas(holder, matrices, transforms, rows), "mend")
 
-    def _transforms(self, holder: HasWeights, matrices: Sequence[Matrix]) -> Transforms:
+    def _transforms(self, holder: HasWeights, matrices: Sequence[Projection]) -> Transforms:
         """Those of the last edit if the model is still the same, else from the cache or trained."""
         model, renderer = fingerprint(holder.model), holder.renderer
         if self._last is None or self._last[0] != model or self._last[1] is not renderer:
             self._last = model, renderer, self._trained(holder, matrices, model)
         return self._last[2]
 
-    def _trained(self, holder: HasWeights, matrices: Sequence[Matrix], model: str) -> Transforms:
+    def _trained(
+        self, holder: HasWeights, matrices: Sequence[Projection], model: str
+    ) -> Transforms:
         options, workshop = self.options, self.workshop
         if workshop.practice is None:
             raise UserError(
@@ -107,7 +109,7 @@ def _files(workshop: Workshop, name: str) -> tuple[Path | None, Path | None]:
 
 @torch.no_grad()
 def _deltas(
-    holder: HasWeights, matrices: Sequence[Matrix], transforms: Transforms, rows: Sequence[Row]
+    holder: HasWeights, matrices: Sequence[Projection], transforms: Transforms, rows: Sequence[Row]
 ) -> dict[str, LowRank | torch.Tensor]:
     """The sum of the rows' transformed gradients, as few rows a pass as memory wants."""
     deltas: dict[str, LowRank | torch.Tensor] = {}

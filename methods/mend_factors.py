@@ -8,7 +8,6 @@ and B (Mitchell et al. 2022, arXiv 2110.11309, section 3.1).
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -16,23 +15,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 from transformers.modeling_utils import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
-from ske.types import UserError
+from methods.arch import Projection, decoder_of
 
 IGNORED = -100
-
-
-class Matrix(NamedTuple):
-    """A weight matrix that is edited."""
-
-    name: str
-    """The parameter's name."""
-    module: nn.Module
-    inputs: int
-    outputs: int
-    flipped: bool
-    """Conv1D keeps its weight as [in, out], Linear as [out, in]."""
 
 
 class Factors(NamedTuple):
@@ -63,54 +49,19 @@ class Batch(NamedTuple):
     """[rows, longest], the answer's tokens in their own places, else -100."""
 
 
-def mlp_matrices(model: PreTrainedModel, layers: int) -> list[Matrix]:
+def mlp_matrices(model: PreTrainedModel, layers: int) -> list[Projection]:
     """The matrices outside of attention in the last `layers` decoder layers, in their order.
 
-    The decoder is the list of modules with the most weights.
-
     Raises:
-        UserError: a layer has no such matrices (experts that are one tensor, for example).
+        UserError: as `decoder_of` (experts that are one tensor, for example).
     """
-    stacks = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.ModuleList)]
-    if not stacks:
-        raise UserError(f"mend: {type(model).__name__} has no list of layers; use another method")
-    path, stack = max(stacks, key=lambda item: sum(p.numel() for p in item[1].parameters()))
-    found = []
-    for number in range(max(0, len(stack) - layers), len(stack)):
-        attention = _attention(stack[number])
-        own = [
-            _matrix(f"{path}.{number}.{name}.weight", module)
-            for name, module in stack[number].named_modules()
-            if isinstance(module, nn.Linear | Conv1D) and not name.startswith(attention)
-        ]
-        if not own or not any(matrix.outputs == own[0].inputs for matrix in own):
-            raise UserError(
-                f"mend: layer {path}.{number} of {type(model).__name__} has no MLP of plain "
-                "matrices (linear layers that lead back to the hidden state); use another method"
-            )
-        found += own
-    return found
-
-
-def _attention(layer: nn.Module) -> tuple[str, ...]:
-    """Names of the modules in a layer that are given a mask, which an MLP never is."""
-    return tuple(
-        f"{name}."
-        for name, module in layer.named_modules()
-        if name and any("mask" in key for key in inspect.signature(module.forward).parameters)
-    )
+    last = decoder_of(model).layers[-layers:]
+    return [projection for layer in last for projection in layer.mlp_projections]
 
 
 def wide(tensor: torch.Tensor) -> torch.Tensor:
     """In fp32, or as it is if that is more."""
     return tensor if tensor.dtype == torch.float64 else tensor.float()
-
-
-def _matrix(name: str, module: nn.Module) -> Matrix:
-    if isinstance(module, Conv1D):
-        return Matrix(name, module, module.nx, module.nf, True)
-    assert isinstance(module, nn.Linear)
-    return Matrix(name, module, module.in_features, module.out_features, False)
 
 
 def collate(rows: Sequence[Row], pad: int, device: torch.device) -> Batch:
@@ -153,7 +104,7 @@ def answer_nll(spoken: torch.Tensor, weights: torch.Tensor, batch: Batch) -> tor
 
 
 def gradient_factors(
-    model: PreTrainedModel, matrices: Sequence[Matrix], batch: Batch
+    model: PreTrainedModel, matrices: Sequence[Projection], batch: Batch
 ) -> list[Factors]:
     """Inputs and output gradients of `answer_loss` at every token, one `Factors` a matrix.
 
@@ -163,7 +114,7 @@ def gradient_factors(
     inputs: dict[str, torch.Tensor] = {}
     probes: dict[str, torch.Tensor] = {}
 
-    def probe(matrix: Matrix) -> Callable[..., torch.Tensor]:
+    def probe(matrix: Projection) -> Callable[..., torch.Tensor]:
         def hook(module: nn.Module, args: Any, output: torch.Tensor) -> torch.Tensor:
             inputs[matrix.name] = args[0].detach()
             # The gradient of what is added to an output is the gradient of the output.
@@ -186,7 +137,7 @@ def gradient_factors(
 
 
 @contextmanager
-def updated(matrices: Sequence[Matrix], updates: Sequence[Factors]) -> Iterator[None]:
+def updated(matrices: Sequence[Projection], updates: Sequence[Factors]) -> Iterator[None]:
     """The model's forward with `updates` added to the matrices, as `(x inputs^T) deltas`.
 
     With several edits, the rows of a batch are cut into as many equal parts, and each part sees its
@@ -194,7 +145,7 @@ def updated(matrices: Sequence[Matrix], updates: Sequence[Factors]) -> Iterator[
     """
     of = {matrix.name: update for matrix, update in zip(matrices, updates, strict=True)}
 
-    def add(matrix: Matrix) -> Callable[..., torch.Tensor]:
+    def add(matrix: Projection) -> Callable[..., torch.Tensor]:
         update = of[matrix.name]
 
         def hook(module: nn.Module, args: Any, output: torch.Tensor) -> torch.Tensor:
@@ -210,7 +161,7 @@ def updated(matrices: Sequence[Matrix], updates: Sequence[Factors]) -> Iterator[
 
 @contextmanager
 def _hooked(
-    matrices: Sequence[Matrix], make: Callable[[Matrix], Callable[..., torch.Tensor]]
+    matrices: Sequence[Projection], make: Callable[[Projection], Callable[..., torch.Tensor]]
 ) -> Iterator[None]:
     handles = []
     try:

@@ -16,11 +16,11 @@ import torch
 from pydantic import Field
 from transformers.modeling_utils import PreTrainedModel
 
+from methods.arch import Projection
 from methods.base import HasWeights, Practice
 from methods.mend_factors import (
     Batch,
     Factors,
-    Matrix,
     Row,
     answer_nll,
     collate,
@@ -138,7 +138,7 @@ class Trainer:
     def __init__(
         self,
         holder: HasWeights,
-        matrices: Sequence[Matrix],
+        matrices: Sequence[Projection],
         transforms: Transforms,
         made: Sequence[Drill],
         options: MendOptions,

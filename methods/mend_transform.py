@@ -13,7 +13,8 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from methods.mend_factors import Factors, Matrix
+from methods.arch import Projection
+from methods.mend_factors import Factors
 
 
 class LowRankLayer(nn.Module):
@@ -104,7 +105,7 @@ class Transforms(nn.Module):
 
     def __init__(
         self,
-        matrices: Sequence[Matrix],
+        matrices: Sequence[Projection],
         rank: int,
         edit_lr: float,
         generator: torch.Generator,
@@ -112,7 +113,7 @@ class Transforms(nn.Module):
     ) -> None:
         """`edit_lr` is what every matrix's learning rate starts from."""
         super().__init__()
-        shapes: dict[str, list[Matrix]] = {}
+        shapes: dict[str, list[Projection]] = {}
         self.places: list[tuple[str, int]] = []
         for matrix in matrices:
             same = shapes.setdefault(f"{matrix.inputs}x{matrix.outputs}", [])

@@ -128,7 +128,7 @@ def count(
     model: PreTrainedModel, projections: Sequence[Projection], rows: Sequence[Ids], tokens: int
 ) -> list[Moment]:
     """Second moments over rows of token ids, every token but padding; `tokens` bounds a batch."""
-    sums = [Moment.empty(p.width_in, model.device) for p in projections]
+    sums = [Moment.empty(p.inputs, model.device) for p in projections]
     sites = [Site(p.module, "in") for p in projections]
     with at_rest(model):
         for batch in batches([len(row) for row in rows], tokens):

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from safetensors.torch import load_file, save_file
 
-from methods.projections import Projection
+from methods.arch import Projection
 
 
 class Factors(NamedTuple):

@@ -15,8 +15,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers.modeling_utils import PreTrainedModel
 
+from methods.arch import Projection, projections
 from methods.base import weights_of
-from methods.projections import Projection, projections
 from methods.svd import Factors, factors_of
 from methods.svf_layers import FactorSpace, merged, scaled
 from ske.io import write_json
@@ -119,7 +119,7 @@ def named(model: PreTrainedModel, z: Z) -> list[Projection]:
     Raises:
         UserError: one is missing, or has another number of singular values.
     """
-    chosen = [one for one in projections(model, "all", "svf") if one.name in z]
+    chosen = [one for one in projections(model, "all") if one.name in z]
     if missing := z.keys() - {one.name for one in chosen}:
         raise UserError(
             f"this svf edit is for {min(missing)}, which {type(model).__name__} has not; "
@@ -138,5 +138,5 @@ def parts_of(
     model: PreTrainedModel, targets: Literal["mlp", "attention", "all"], cache: Path | None
 ) -> Iterator[tuple[Projection, Factors]]:
     """The targeted projections with their factors, decomposed one at a time."""
-    for projection in projections(model, targets, "svf"):
+    for projection in projections(model, targets):
         yield projection, factors_of(projection, cache)

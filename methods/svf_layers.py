@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from methods.projections import Projection
+from methods.arch import Projection
 from methods.svd import Factors
 
 Scales = Mapping[str, torch.Tensor]

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from methods.projections import Targets
+from methods.arch import Targets
 from ske.types import Frozen
 
 

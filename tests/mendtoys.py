@@ -8,12 +8,12 @@ from typing import Any
 import tiny
 import torch
 
+from methods.arch import Projection
 from methods.base import Practice, Workshop
 from methods.delta import DeltaEdit, LowRank
 from methods.mend_factors import (
     Batch,
     Factors,
-    Matrix,
     collate,
     mlp_matrices,
 )
@@ -58,7 +58,7 @@ def dense(factors: Factors) -> torch.Tensor:
     return torch.einsum("eto,eti->oi", factors.deltas, factors.inputs)
 
 
-def untrained(lm: LocalLM, normalise: bool, edit_lr: float) -> tuple[list[Matrix], Transforms]:
+def untrained(lm: LocalLM, normalise: bool, edit_lr: float) -> tuple[list[Projection], Transforms]:
     matrices = mlp_matrices(lm.model, 2)
     generator = torch.Generator().manual_seed(5)
     return matrices, Transforms(matrices, 1920, edit_lr, generator, normalise)

@@ -44,7 +44,7 @@ def test_parts_of_every_architecture(architecture: str) -> None:
     assert decoder.embedding.weight.shape[1] == 64
     assert layer.down.flipped == (architecture == "gpt2")
     # The update of a weight, [out, in], has the weight's shape when it is oriented.
-    update = torch.zeros(64, layer.down.width_in)
+    update = torch.zeros(64, layer.down.inputs)
     assert layer.down.oriented(update).shape == layer.down.weight.shape
 
 

@@ -18,10 +18,10 @@ import torch
 from mendtoys import batch_of
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from methods.arch import Projection
 from methods.mend_factors import (
     Batch,
     Factors,
-    Matrix,
     Row,
     answer_loss,
     collate,
@@ -132,7 +132,7 @@ def golden_batch(lm: LocalLM, facts: Iterable[tuple[str, str]]) -> Batch:
     return collate(rows, 1, lm.device)
 
 
-def prepared(lm: LocalLM) -> tuple[list[Matrix], Transforms]:
+def prepared(lm: LocalLM) -> tuple[list[Projection], Transforms]:
     """With the golden parameters, and the statistics of facts 1 and 2, each alone."""
     golden = GOLDEN["edit"]
     by_name = {matrix.name: matrix for matrix in mlp_matrices(lm.model, 2)}

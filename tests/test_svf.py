@@ -14,10 +14,10 @@ from safetensors.torch import load_file, save_file
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
+from methods.arch import projections
 from methods.base import Workshop
 from methods.delta import DeltaEdit
 from methods.general import general_texts
-from methods.projections import projections
 from methods.svd import factors_of
 from methods.svf import Svf
 from methods.svf_edit import Laying, SvfEdit, parts_of
@@ -60,7 +60,7 @@ def random_z(lm: LocalLM, spread: float = 0.3, seed: int = 0) -> dict[str, torch
     draw = torch.Generator().manual_seed(seed)
     return {
         one.name: 1 + spread * torch.randn(min(one.weight.shape), generator=draw)
-        for one in projections(lm.model, "all", "svf")
+        for one in projections(lm.model, "all")
     }
 
 
@@ -96,12 +96,12 @@ def test_projections_are_found_by_structure(
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         model = AutoModelForCausalLM.from_config(schema(**SMALL))
     for targets, count in (("mlp", mlp), ("attention", attention), ("all", mlp + attention)):
-        found = projections(model, targets, "svf")
+        found = projections(model, targets)
         assert len(found) == 2 * count
         assert all(one.flipped == flipped for one in found)
         assert all(model.get_parameter(one.name) is one.weight for one in found)
     inner, outer = 24 if "n_embd" not in schema.attribute_map.values() else 64, 16
-    shapes = {tuple(one.matrix().shape) for one in projections(model, "mlp", "svf")}
+    shapes = {tuple(one.matrix().shape) for one in projections(model, "mlp")}
     assert shapes == {(inner, outer), (outer, inner)}
 
 
@@ -110,7 +110,7 @@ def test_quantised_projections_are_refused() -> None:
     module = lm.model.get_submodule("model.layers.0.mlp.up_proj")
     module.weight = torch.nn.Parameter(torch.zeros(3, 3, dtype=torch.uint8), requires_grad=False)
     with pytest.raises(UserError, match=r"up_proj.*uint8.*unquantised"):
-        projections(lm.model, "mlp", "svf")
+        projections(lm.model, "mlp")
 
 
 # -- decomposition ----------------------------------------------------------------------------
@@ -118,7 +118,7 @@ def test_quantised_projections_are_refused() -> None:
 
 @pytest.mark.parametrize("architecture", ["qwen3", "gpt2"])
 def test_factors_give_the_matrix_back(architecture: str) -> None:
-    for one in projections(tiny.lm(architecture).model, "all", "svf"):
+    for one in projections(tiny.lm(architecture).model, "all"):
         u, s, v = factors_of(one)
         out, inner = one.matrix().shape
         assert (u.shape, s.shape, v.shape) == (
@@ -133,7 +133,7 @@ def test_a_decomposition_is_read_from_the_cache_and_never_for_another_weight(
     tmp_path: Path,
 ) -> None:
     lm = tiny.lm()
-    one = projections(lm.model, "mlp", "svf")[0]
+    one = projections(lm.model, "mlp")[0]
     fresh = factors_of(one)
     assert all(map(torch.equal, fresh, factors_of(one, tmp_path)))
     (file,) = tmp_path.iterdir()
@@ -151,7 +151,7 @@ def test_a_decomposition_is_read_from_the_cache_and_never_for_another_weight(
 
 def test_renormalisation_by_hand() -> None:
     lm = tiny.lm()
-    factors = factors_of(projections(lm.model, "mlp", "svf")[0])
+    factors = factors_of(projections(lm.model, "mlp")[0])
     by_hand = factors._replace(s=torch.tensor([3.0, 1.0]))
     z = torch.tensor([0.5, 1.0])
     # s z = (1.5, 1), whose sum is 2.5; c = 4 / 2.5 = 1.6.
@@ -181,14 +181,14 @@ def test_z_of_one_is_the_model_itself(architecture: str, apply: Any) -> None:
 def test_every_way_to_lay_z_is_the_dense_formula(architecture: str, renormalise: bool) -> None:
     lm, z = tiny.lm(architecture), random_z(tiny.lm(architecture))
     reference = tiny.lm(architecture)
-    for one in projections(reference.model, "all", "svf"):
+    for one in projections(reference.model, "all"):
         new = dense(one.matrix(), z[one.name], renormalise)
         with torch.no_grad():
             one.weight.copy_(new.T if one.flipped else new)
     expected, bits = said_by(reference), tiny.bits(lm.model)
     with SvfEdit(z, Laying(renormalise=renormalise)).applied(lm) as edited:
         assert torch.allclose(said_by(edited), expected, atol=1e-4)
-        for one in projections(lm.model, "all", "svf"):
+        for one in projections(lm.model, "all"):
             assert torch.allclose(one.weight, reference.model.get_parameter(one.name), atol=1e-5)
     with SvfEdit(z, Laying(renormalise=renormalise, apply="factors")).applied(lm) as edited:
         assert tiny.same_bits(bits, tiny.bits(lm.model))
@@ -211,7 +211,7 @@ def test_gradients_in_factor_space_are_those_of_the_dense_weights(architecture: 
         with space.using(scales):
             said(lm, rows).own().sum().backward()
     new = {}
-    for one in projections(lm.model, "mlp", "svf"):
+    for one in projections(lm.model, "mlp"):
         matrix = dense(one.matrix(), again := z[one.name].detach().requires_grad_(), True)
         new[one.name] = (matrix.T if one.flipped else matrix, again)
     by_row = []
@@ -252,7 +252,7 @@ class Allocations(TorchDispatchMode):
 @pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
 def test_nothing_of_a_weights_size_is_made_in_factor_space(architecture: str, beside: bool) -> None:
     lm = tiny.lm(architecture)
-    found = projections(lm.model, "all", "svf")
+    found = projections(lm.model, "all")
     row = Row([5, 6, 7], 1)
     smallest = min(one.weight.numel() for one in found)
     with frozen(lm.model):
@@ -324,7 +324,7 @@ def test_the_file_holds_z_and_nothing_else(tmp_path: Path) -> None:
     lm = tiny.lm()
     make(lm, epochs=1, targets="all").save(tmp_path)
     saved = load_file(tmp_path / "edit.safetensors")
-    found = projections(lm.model, "all", "svf")
+    found = projections(lm.model, "all")
     assert sum(z.numel() for z in saved.values()) == sum(min(one.weight.shape) for one in found)
     assert {name: z.shape for name, z in saved.items()} == {
         one.name: (min(one.weight.shape),) for one in found

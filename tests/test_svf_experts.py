@@ -11,11 +11,11 @@ import pytest
 import tiny
 import torch
 
+from methods.arch import projections
 from methods.base import Workshop, Wraps, weights_of
 from methods.cem import search
 from methods.delta import DeltaEdit
 from methods.experts import NO_RELATION, OTHER, ExpertsEdit, ExpertsLM, kind_of, question_about
-from methods.projections import projections
 from methods.svf import Svf, _Maker, mixed
 from methods.svf_edit import Laying, SvfEdit, Z
 from methods.table import load_edit
@@ -36,7 +36,7 @@ def z_of(lm: LocalLM, seed: int) -> dict[str, torch.Tensor]:
     draw = torch.Generator().manual_seed(seed)
     return {
         one.name: 1 + 0.3 * torch.randn(min(one.weight.shape), generator=draw)
-        for one in projections(lm.model, "mlp", "svf")
+        for one in projections(lm.model, "mlp")
     }
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from methods.projections import Projection
+from methods.arch import Projection
 from methods.svd import factors_of
 from methods.svf_layers import merged, scaled, through
 

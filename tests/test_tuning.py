@@ -24,8 +24,7 @@ from methods.adalora import (
 from methods.adapters import low_rank_deltas
 from methods.base import Editor, Workshop
 from methods.delta import DeltaEdit, LowRank
-from methods.ft import FtL, FtM, NormBound, StopBelow, spoken_targets
-from methods.layers import layers_at, mlp_projections
+from methods.ft import FtL, FtM, NormBound, StopBelow, spoken_targets, weights_at
 from methods.locft import LocFt
 from methods.rows import IGNORED, Collator, row_of
 from methods.sft import Recipe, train_with
@@ -57,15 +56,14 @@ def edited(editor: Editor, lm: LocalLM) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
-def test_mlp_projections_are_found(architecture: str) -> None:
+def test_mlp_projections_are_chosen(architecture: str) -> None:
     model = tiny.lm(architecture).model
-    names = [DOWN[architecture].format(layer) for layer in range(2)]
-    assert mlp_projections(model) == names
-    assert layers_at(model, None, 0.6563) == [f"{names[1]}.weight"]
-    assert layers_at(model, None, 0.0) == [f"{names[0]}.weight"]
-    assert layers_at(model, (1, 0, 1), 0.0) == [f"{names[1]}.weight", f"{names[0]}.weight"]
-    with pytest.raises(UserError, match=r"layers = \[2\].*2 layers"):
-        layers_at(model, (2,), 0.0)
+    names = [f"{DOWN[architecture].format(layer)}.weight" for layer in range(2)]
+    assert weights_at(model, None, 0.6563) == [names[1]]
+    assert weights_at(model, None, 0.0) == [names[0]]
+    assert weights_at(model, (1, 0, 1), 0.0) == names
+    with pytest.raises(UserError, match=r"layers: 2 .* 0 to 1"):
+        weights_at(model, (2,), 0.0)
 
 
 @pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
