@@ -33,7 +33,7 @@ STAGES = (
     Stage(32, 640, 1, 1_400_000, 0.61),
     Stage(64, 1152, 1, 1_600_000, 0.68),
     Stage(128, 2048, 1, 800_000, 0.72),
-    Stage(128, 2048, 1, 350_000, 0.90),
+    Stage(128, 2048, 1, 350_000, 0.95),
 )
 PEAK_RATE, DECAY_SHARE, WARMUP = 2e-3, 0.25, 300
 PLAIN_ROWS, PLAIN_LENGTH = 8, 96
