@@ -18,16 +18,16 @@ from langgraph.runtime import Runtime
 from langgraph.types import Command, Send, interrupt
 
 from agents.batch import Batch
-from agents.brain import RulesBrain
 from agents.context import Context, Progress
 from agents.critic import critic
 from agents.examiner import examiner
 from agents.judge import judge
+from agents.model_brain import brain_for, turns
 from agents.packer import packer
 from agents.planner import STEPS, planner, trials_of
 from agents.publish import NeedsApproval, clear, design_of, publish
 from agents.questioner import questioner
-from agents.records import Design
+from agents.records import Design, Turns
 from agents.state import State, start
 from agents.writer import writer
 from ske.config import DesignConfig
@@ -106,7 +106,7 @@ def design(
         NeedsApproval: The prompts are written and wait for a person.
         UserError: No facts, or two with the same id.
     """
-    context = _context(facts, lm, config, folder, progress, names)
+    context = _context(facts, lm, config, folder, progress, names, key)
     thread = content_hash([_identity(facts), _settings(config), list(names), key])
     folder.mkdir(parents=True, exist_ok=True)
     with SqliteSaver.from_conn_string(str(folder / "checkpoints.sqlite")) as saver:
@@ -114,7 +114,7 @@ def design(
         where = _where(thread, config)
         state = _run(app, where, context, folder, approved or not config.approve)
         waiting = bool(app.get_state(where).next)
-    result = design_of(state, trials_of(state))
+    result = design_of(state, trials_of(state), _turns(context))
     publish(result, folder)
     if waiting:
         raise NeedsApproval(folder, len(result.packs))
@@ -162,6 +162,7 @@ def _context(
     folder: Path,
     progress: Progress | None,
     names: Sequence[str],
+    key: str,
 ) -> Context:
     by_id = {fact.id: fact for fact in facts}
     if not facts:
@@ -174,11 +175,17 @@ def _context(
         config=config,
         trace=Trace(folder / "trace.jsonl"),
         folder=folder,
-        brain=RulesBrain(),
+        brain=brain_for(config, lm, folder, key),
         batch=Batch(facts),
         names=names,
         progress=progress,
     )
+
+
+def _turns(context: Context) -> Turns:
+    if context.config.brain == "rules":
+        return Turns()
+    return turns(context.brain.name, context.trace.events())
 
 
 def _identity(facts: Sequence[Fact]) -> list[dict[str, Any]]:
@@ -186,5 +193,6 @@ def _identity(facts: Sequence[Fact]) -> list[dict[str, Any]]:
 
 
 def _settings(config: DesignConfig) -> dict[str, Any]:
-    # Approval changes who looks at the prompts, not what they are.
-    return config.model_dump(mode="json", exclude={"approve"})
+    # Approval changes who looks at the prompts, not what they are; nor does where a model is.
+    ways = {"base_url", "key_env", "timeout", "structured"}
+    return config.model_dump(mode="json", exclude={"approve": True, "endpoint": ways})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from agents.records import CurveRow, Design, Pack, Plan, Trial, curve_row
+from agents.records import CurveRow, Design, Pack, Plan, Trial, Turns, curve_row
 from agents.state import Exam, PackState, State, lost_ids
 from ske.io import write_json, write_text
 from ske.types import UserError
@@ -23,7 +23,7 @@ class NeedsApproval(UserError):
         self.folder = folder
 
 
-def design_of(state: State, trials: Sequence[Trial]) -> Design:
+def design_of(state: State, trials: Sequence[Trial], turns: Turns) -> Design:
     """The finished design; it holds no times, so that a resumed run gives the same one."""
     held = state["held"]
     plan = Plan(**held["plan"])
@@ -37,6 +37,7 @@ def design_of(state: State, trials: Sequence[Trial]) -> Design:
         trials=len(trials),
         passed=state["passed"],
         verdict=state["verdict"],
+        turns=turns,
     )
 
 

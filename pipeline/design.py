@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from agents.graph import design
-from agents.records import Design
+from agents.records import Design, Turns
 from pipeline.facts import read_facts
 from pipeline.freetext import free_texts, subjects
 from pipeline.run import Run
@@ -19,6 +19,10 @@ def run(run: Run, folder: Path) -> None:
     """Design, or go on with an interrupted design."""
     facts = read_facts(run)
     config = run.config
+    if config.design.brain == "model" and config.design.endpoint:
+        from agents.endpoint import ready
+
+        ready(config.design.endpoint)  # Before the model is loaded.
     texts = free_texts(run.lm, NAME_TEXTS, config.teach.free_tokens, config.seed)
     edited = {fact.subject for fact in facts}
     names = sorted(set(subjects(texts)) - edited)
@@ -46,6 +50,16 @@ def run(run: Run, folder: Path) -> None:
         f"{len(result.lost)} lost; {result.verdict}",
         highlight=False,
     )
+    if config.design.brain == "model":
+        run.console.print(f"  {told_turns(result.turns)}", highlight=False)
+
+
+def told_turns(turns: Turns) -> str:
+    """Who decided, and how often the rules had to."""
+    left = sum(turns.by_rules.values())
+    by_role = ", ".join(f"{role} {count}" for role, count in turns.by_rules.items())
+    fallen = f"{left} left to the rules ({by_role})" if left else "none left to the rules"
+    return f"{turns.asked} decisions asked of {turns.brain}, {fallen}"
 
 
 def read_design(run: Run) -> Design:
