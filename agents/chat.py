@@ -12,6 +12,9 @@ LOCAL_RETRIES = 2
 LOCAL_SAMPLING = Sampling(max_new_tokens=1024)
 """A local model answers greedily; a decision about a hundred facts is about as long as this."""
 
+REPLY_SHARE = 4
+"""At most one part in so many of a small model's context window is for its reply."""
+
 
 class Said(NamedTuple):
     """A reply."""
@@ -77,6 +80,16 @@ class LocalChat:
         self.sampling = LOCAL_SAMPLING.model_dump(mode="json")
 
     def say(self, messages: list[Message], schema: type[BaseModel], known: bool) -> Said:
-        """Generate a reply."""
-        (reply,) = self.lm.generate([messages], LOCAL_SAMPLING)
+        """Generate a reply, as far as question and reply fit into what the model can read."""
+        from methods.context import fits_in, weights_behind, window_of  # torch: only when needed
+
+        sampling = LOCAL_SAMPLING
+        holder = weights_behind(self.lm)
+        window = window_of(holder) if holder else None
+        if holder and window:
+            longest = min(sampling.max_new_tokens, window // REPLY_SHARE)
+            if not fits_in(messages, holder, window - longest):
+                raise Refused(f"question and reply do not fit into a window of {window} tokens")
+            sampling = sampling.model_copy(update={"max_new_tokens": longest})
+        (reply,) = self.lm.generate([messages], sampling)
         return Said(reply.text, reply.prompt_tokens + reply.reply_tokens, reply.finished)

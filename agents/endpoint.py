@@ -9,7 +9,7 @@ import importlib.util
 import os
 from typing import TYPE_CHECKING, Any
 
-from langchain_core.exceptions import ModelRefusalError
+from langchain_core.exceptions import ContextOverflowError
 from langchain_core.utils.function_calling import convert_to_openai_function
 from pydantic import BaseModel, SecretStr
 
@@ -28,6 +28,10 @@ NOT_THIS_QUESTION = (400, 413, 422)
 """Statuses by which a server refuses a question; others refuse whoever asks."""
 ADVICE = "or let the rules decide: --set design.brain=rules"
 LONGEST_MESSAGE = 300
+
+
+class _NoCompletion(Exception):
+    """A success by its status, but not a chat completion."""
 
 
 class Endpoint:
@@ -50,15 +54,34 @@ class Endpoint:
         import openai
 
         try:
-            return self._ask(self._client, messages, schema)
+            return self._ask_until_read(self._client, messages, schema)
+        except ContextOverflowError as error:
+            raise Refused(self._clean(error)) from None
         except openai.APIStatusError as error:
             if error.status_code in NOT_THIS_QUESTION and known:
                 raise Refused(f"HTTP {error.status_code}: {self._clean(error)}") from None
             raise UserError(self._status_advice(error)) from None
         except openai.APIConnectionError as error:
             raise UserError(self._down(error)) from None
-        except ModelRefusalError as error:
-            raise Refused(self._clean(error)) from None
+
+    def _ask_until_read(
+        self, client: ChatOpenAI, messages: list[Message], schema: type[BaseModel]
+    ) -> Said:
+        """Ask again if what comes back is no chat completion at all, e.g. JSON that is cut short.
+
+        The library repeats requests whose status is an error; this one is called a success.
+        """
+        problem = ""
+        for _ in range(self.config.retries + 1):
+            try:
+                return self._ask(client, messages, schema)
+            except _NoCompletion as error:
+                problem = self._clean(error)
+        raise UserError(
+            f"{self.config.base_url} answered {self.config.retries + 1} times with something that "
+            f"is no chat completion ({problem}); check design.endpoint.base_url, which usually "
+            f"ends in /v1, {ADVICE}"
+        )
 
     def _ask(self, client: ChatOpenAI, messages: list[Message], schema: type[BaseModel]) -> Said:
         import openai
@@ -82,7 +105,11 @@ class Endpoint:
         # servers know, and with a schema a reply that is cut short is an error without the reply.
         if self.config.max_tokens is not None:
             body["max_tokens"] = self.config.max_tokens
-        message = client.invoke([dict(m) for m in messages], extra_body=body or None)
+        try:
+            message = client.invoke([dict(m) for m in messages], extra_body=body or None)
+        except (ValueError, TypeError, LookupError, AttributeError) as error:
+            # What the libraries raise, one or the other, on bodies of another shape.
+            raise _NoCompletion(f"{type(error).__name__}: {error}") from error
         usage = message.usage_metadata
         return Said(
             self._without_key(str(message.text)),
@@ -150,7 +177,9 @@ environment variable with the key in design.endpoint.key_env"
 
     def _without_key(self, text: str) -> str:
         key = self._key()
-        return text.replace(key, "***") if key else text
+        # Half a surrogate pair, which JSON can spell, is no text that a file can hold.
+        whole = text.encode("utf-8", "replace").decode()
+        return whole.replace(key, "***") if key else whole
 
     def _key(self) -> str:
         return os.environ.get(self.config.key_env, "") if self.config.key_env else ""

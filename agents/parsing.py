@@ -33,6 +33,10 @@ def parsed(reply: str, schema: type[Decision]) -> Decision:
     if len(found) > 1:
         raise Unusable(f"there are {len(found)} JSON objects in it; exactly one is wanted")
     try:
+        json.dumps(found[0], ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise Unusable("there is half a surrogate pair in it, which is no character") from error
+    try:
         return schema.model_validate(found[0])
     except ValidationError as error:
         raise Unusable(_problems(error)) from error

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from agents.graph import design
-from agents.records import Design, Turns
+from agents.records import Design
 from pipeline.facts import read_facts
 from pipeline.freetext import free_texts, subjects
 from pipeline.run import Run
 from pipeline.stage import fingerprint
+from pipeline.telling import told_turns
 
 NAME_TEXTS = 256
 """Texts sampled to find subjects that are not edited."""
@@ -52,14 +53,6 @@ def run(run: Run, folder: Path) -> None:
     )
     if config.design.brain == "model":
         run.console.print(f"  {told_turns(result.turns)}", highlight=False)
-
-
-def told_turns(turns: Turns) -> str:
-    """Who decided, and how often the rules had to."""
-    left = sum(turns.by_rules.values())
-    by_role = ", ".join(f"{role} {count}" for role, count in turns.by_rules.items())
-    fallen = f"{left} left to the rules ({by_role})" if left else "none left to the rules"
-    return f"{turns.asked} decisions asked of {turns.brain}, {fallen}"
 
 
 def read_design(run: Run) -> Design:

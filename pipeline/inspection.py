@@ -30,6 +30,7 @@ from pipeline.telling import (
     lesson_rows,
     methods_of,
     protocols_of,
+    told_turns,
     trial_cells,
     where,
 )
@@ -109,7 +110,8 @@ def _lost(found: Chronicle, prompts: dict[str, str]) -> Table:
 
 def _counts(found: Chronicle) -> Text:
     told = ", ".join(f"{role} {count}" for role, count in found.counts.most_common())
-    return Text(f"\nThe trace: {counted(sum(found.counts.values()), 'event')} ({told})\n")
+    events = counted(sum(found.counts.values()), "event")
+    return Text(f"\n{told_turns(found.design.turns)}\nThe trace: {events} ({told})\n")
 
 
 def _roles(found: Chronicle) -> Group:
@@ -244,6 +246,7 @@ def page(run: Run) -> Path:
         failing={story.fact.id: failing(story, first) for story in told},
         tools={
             "where": where,
+            "turns": told_turns,
             "around": around,
             "share": share,
             "lessons": lesson_rows,

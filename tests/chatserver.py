@@ -27,6 +27,8 @@ class Answer(NamedTuple):
     headers: tuple[tuple[str, str], ...] = ()
     finish: str = "stop"
     delay: float = 0.0
+    raw: bytes = b""
+    """Instead of a chat completion."""
 
 
 class ChatServer:
@@ -63,7 +65,7 @@ def _handler(server: ChatServer) -> type[BaseHTTPRequestHandler]:
             answer = server.answer(body)
             answer = Answer(answer) if isinstance(answer, str) else answer
             time.sleep(answer.delay)
-            data = json.dumps(_body(body, answer)).encode()
+            data = answer.raw or json.dumps(_body(body, answer)).encode()
             self.send_response(answer.status)
             for name, value in (("Content-Type", "application/json"), *answer.headers):
                 self.send_header(name, value)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny
 from chatserver import Answer, ChatServer, data, good, message_of, role_of
 from scripted import ScriptedLM, make_facts
 
@@ -90,6 +91,7 @@ def test_one_object_is_found_whatever_stands_around_it(reply: str) -> None:
         ('{"system": 3}', r"system: .*string.*found '3'"),
         ("[1, 2]", "no JSON object"),
         ("{" * 3000, "no JSON object"),
+        (r'{"system": "\ud800"}', "half a surrogate pair"),
     ],
 )
 def test_what_cannot_be_used_is_told_why(reply: str, why: str) -> None:
@@ -230,6 +232,22 @@ def test_a_question_that_is_refused_is_left_to_the_rules(tmp_path: Path) -> None
     replayed = decide(asked, content="A very long question.")
     assert replayed.cached
     assert replayed.notes == made.notes
+
+
+@pytest.mark.parametrize(
+    "body", [b"<html>Welcome</html>", b'{"choices": [{"mess', b"{}", b'{"choices": []}']
+)
+def test_what_is_no_chat_completion_is_asked_for_again_and_told(
+    tmp_path: Path, body: bytes
+) -> None:
+    with ChatServer(script(Answer(raw=body), GOOD)) as server:
+        assert decide(brain(server, tmp_path)).brain == "scripted"
+        server.answer = script(Answer(raw=body))
+        with pytest.raises(UserError) as caught:
+            decide(brain(server, tmp_path), content="More.")
+    assert len(server.asked) == 4
+    for part in (server.url, "2 times", "no chat completion", "/v1", "design.brain=rules"):
+        assert part in str(caught.value)
 
 
 @pytest.mark.parametrize(("status", "part"), [(400, "model = 'scripted'"), (404, "base_url")])
@@ -439,7 +457,7 @@ def test_what_a_fact_says_is_never_an_instruction(tmp_path: Path) -> None:
                for r in server.asked), "no tools are offered"  # fmt: skip
 
 
-# -- the run's own model ----------------------------------------------------------------------
+# -- the run's own model --------------------------------------------------------------------
 
 
 def test_a_local_model_decides_without_an_endpoint(tmp_path: Path) -> None:
@@ -461,6 +479,17 @@ def test_a_local_model_decides_without_an_endpoint(tmp_path: Path) -> None:
     assert made.turns.brain == "local model"
     assert made.turns.by_rules == {"questioner": 3}
     assert made.verdict == "the model has seen enough"
+
+
+def test_a_local_model_reads_no_more_than_its_window(tmp_path: Path) -> None:
+    lm = tiny.lm("gpt2")
+    window = lm.model.config.max_position_embeddings
+    asked = ModelBrain(LocalChat(lm, "tiny"), Calls(tmp_path / "calls.jsonl"))
+    made = decide(asked, content="Write. " * window)
+    assert (made.brain, made.attempts) == ("rules", 1)
+    assert f"window of {window} tokens" in made.notes[0]
+    made = decide(asked, content="Write.")
+    assert (made.brain, made.attempts) == ("rules", 3), "noise, but it is asked"
 
 
 def test_other_weights_are_another_model(tmp_path: Path) -> None:
