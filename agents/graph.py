@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.sqlite import SqliteSaver
@@ -17,6 +17,7 @@ from langgraph.graph.state import CompiledStateGraph
 from langgraph.runtime import Runtime
 from langgraph.types import Command, Send, interrupt
 
+from agents.approval import approved
 from agents.batch import Batch
 from agents.context import Context, Progress
 from agents.critic import critic
@@ -88,7 +89,6 @@ def design(
     *,
     names: Sequence[str] = (),
     key: str = "",
-    approved: bool = False,
 ) -> Design:
     """Design prompts for the facts; called again after a crash, it goes on where it was.
 
@@ -100,11 +100,12 @@ def design(
         progress: Called with one line a trial.
         names: Other subjects, of the same kind as the facts', to ask about as neighbours.
         key: What else the design depends on, e.g. the model's hash: another key starts afresh.
-        approved: A person has read the prompts (only with `config.approve`).
 
     Raises:
-        NeedsApproval: The prompts are written and wait for a person.
-        UserError: No facts, or two with the same id.
+        NeedsApproval: The prompts are written and wait for a person (`config.approve`), who
+            answers with `agents.approval.say`.
+        UserError: No facts, or two with the same id; the prompts were rejected, or approved were
+            others; the brain's model cannot be reached.
     """
     context = _context(facts, lm, config, folder, progress, names, key)
     thread = content_hash([_identity(facts), _settings(config), list(names), key])
@@ -112,7 +113,7 @@ def design(
     with SqliteSaver.from_conn_string(str(folder / "checkpoints.sqlite")) as saver:
         app = build().compile(checkpointer=saver)
         where = _where(thread, config)
-        state = _run(app, where, context, folder, approved or not config.approve)
+        state = _run(app, where, context)
         waiting = bool(app.get_state(where).next)
     result = design_of(state, trials_of(state), _turns(context))
     publish(result, folder)
@@ -136,16 +137,14 @@ def _run(
     app: CompiledStateGraph[State, Context, State, State],
     where: RunnableConfig,
     context: Context,
-    folder: Path,
-    approved: bool,
 ) -> State:
     """Start, go on, answer the question, or read what is finished: as the checkpoint says."""
     before = app.get_state(where)
     entry: State | Command[Any] | None = None
     if before.created_at is None:
-        clear(folder)
+        clear(context.folder)
         entry = start()
-    elif not before.next or (before.interrupts and not approved):
+    elif not before.next or (before.interrupts and not _may_go_on(before.values, context)):
         return before.values  # pyright: ignore[reportReturnType]
     elif before.interrupts:
         entry = Command(resume="yes")
@@ -153,6 +152,13 @@ def _run(
     # "sync": every checkpoint is on disk before the next step begins.
     app.invoke(entry, where, context=context, durability="sync")
     return app.get_state(where).values  # pyright: ignore[reportReturnType]
+
+
+def _may_go_on(state: dict[str, Any], context: Context) -> bool:
+    if not context.config.approve:
+        return True
+    values = cast(State, state)
+    return approved(context.folder, design_of(values, trials_of(values), Turns()).packs)
 
 
 def _context(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from agents.approval import FILE as APPROVAL
 from agents.records import CurveRow, Design, Pack, Plan, Trial, Turns, curve_row
 from agents.state import Exam, PackState, State, lost_ids
 from ske.io import write_json, write_text
@@ -18,7 +19,8 @@ class NeedsApproval(UserError):
         """`count` prompts lie in `folder`/prompts."""
         super().__init__(
             f"{folder / 'prompts'}: {count} prompts wait for your approval (design.approve: true); "
-            "read them, then run the same command with --set design.approve=false to go on"
+            "read them, then say `ske inspect RUN --approve` or `ske inspect RUN --reject REASON`, "
+            "and run the same command again"
         )
         self.folder = folder
 
@@ -81,7 +83,7 @@ def publish(design: Design, folder: Path) -> None:
 
 def clear(folder: Path) -> None:
     """Forget what an earlier, different design left, so that its trace is not mixed with ours."""
-    for name in ("trace.jsonl", "design.json", "curve.json"):
+    for name in ("trace.jsonl", "design.json", "curve.json", APPROVAL):
         (folder / name).unlink(missing_ok=True)
     for old in (folder / "prompts").glob("pack-*.md"):
         old.unlink()

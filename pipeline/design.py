@@ -43,7 +43,6 @@ def run(run: Run, folder: Path) -> None:
             progress,
             names=names,
             key=fingerprint(config.model.path),
-            approved=run.approved,
         )
     sizes = [len(pack.fact_ids) for pack in result.packs]
     run.console.print(

@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline import pages
+from pipeline.approving import waits
 from pipeline.facts import read_facts
 from pipeline.labels import counted, method_label, plain
 from pipeline.pages import shortened
@@ -51,6 +52,9 @@ def overview(run: Run) -> RenderableType:
     found = chronicle(run)
     prompts = {fact.id: fact.prompt for fact in read_facts(run)}
     parts: list[RenderableType] = [_trials(found), Text(f"{found.design.verdict}\n")]
+    if waits(run):
+        how = f"ske inspect {run.folder} --approve | --reject REASON"
+        parts.append(Text(f"These prompts wait for your approval: {how}\n", style="yellow"))
     parts += [_packs(found)]
     if found.design.lost:
         parts.append(_lost(found, prompts))
