@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from agents.approval import say
+from pipeline.labels import counted
 from pipeline.run import Run
 from pipeline.stage import read_manifest
 from ske.io import locked
@@ -39,9 +40,10 @@ def answer(run: Run, approve: bool, reject: str | None) -> str:
         raise UserError(f"{run.folder}: the design is done, its prompts were approved before")
     with locked(run.folder):
         count = say(run.stage("design"), approve, (reject or "").strip())
+    prompts = counted(count, "prompt")
     if approve:
-        return f"Approved {count} prompts. Go on with: {again}"
+        return f"Approved {prompts}. Go on with: {again}"
     return (
-        f"Rejected {count} prompts; the reason is in {run.stage('design')}/trace.jsonl. Change the "
+        f"Rejected {prompts}; the reason is in {run.stage('design')}/trace.jsonl. Change the "
         f"design and run again, e.g. {again} --set design.max_facts=32"
     )

@@ -196,7 +196,8 @@ def inspect(
     if approve or reject is not None:
         from pipeline.approving import answer
 
-        out_console.print(answer(this, approve, reject), highlight=False, markup=False)
+        told = answer(this, approve, reject)
+        out_console.print(told, highlight=False, markup=False, soft_wrap=True)
     elif html:
         path = inspection.page(this)
         out_console.print(f"Wrote {path}", highlight=False)

@@ -322,16 +322,21 @@ def _explain(source: str, error: dict[str, Any]) -> str:
         known = _keys_at(error["loc"][:-1])
         near = difflib.get_close_matches(str(error["loc"][-1]), known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
-        return f"{source}: unknown key {place!r} (value {error['input']!r}); {hint}"
+        value = "" if _may_hold_a_key(error) else f" (value {error['input']!r})"
+        return f"{source}: unknown key {place!r}{value}; {hint}"
     if _may_hold_a_key(error):
         return f"{source}: {place}: {error['msg']}"
     return f"{source}: {place} = {error['input']!r}: {error['msg']}"
 
 
 def _may_hold_a_key(error: dict[str, Any]) -> bool:
-    """Whether the refused value could be a secret that was put into the wrong place."""
-    last, text = error["loc"][-1:], str(error["input"])
-    return last == ("key_env",) or (last == ("base_url",) and bool({"@", "?"} & set(text)))
+    """Whether the refused value could be, or have in it, a secret that was put into a file."""
+    if "endpoint" not in error["loc"]:
+        return False
+    whole = error["type"] in ("extra_forbidden", "missing", "model_type")
+    last, text = error["loc"][-1], str(error["input"])
+    address = last == "base_url" and bool({"@", "?"} & set(text))
+    return whole or last == "key_env" or address
 
 
 def _keys_at(location: tuple[int | str, ...]) -> list[str]:

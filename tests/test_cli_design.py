@@ -150,7 +150,10 @@ def test_bad_endpoints_are_found_before_the_model_is_loaded(
         "{base_url: 'http://me:secret-1@h/v1', model: m}",
         "{base_url: 'http://h/v1?key=secret-1', model: m}",
         "{base_url: 'http://h/v1', model: m, key_env: sk-secret-1}",
+        "{base_url: 'http://h/v1', model: m, api_key: secret-1}",
+        "{base_url: 'http://h/v1', key_env: sk-secret-1}",
+        "secret-1",
     ):
         err = told(place)
         assert "secret-1" not in err
-        assert "key" in err
+        assert "design.endpoint" in err
