@@ -1,15 +1,34 @@
-"""Who decides for a role: one interface for rules and, later, for models."""
+"""Who decides for a role: one interface for rules and for models, and the rules' side of it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from pydantic import BaseModel
 
 from ske.lm import Message
 
 Decision = TypeVar("Decision", bound=BaseModel)
+
+
+class Decided(NamedTuple, Generic[Decision]):
+    """A decision, and how it came about."""
+
+    decision: Decision
+    brain: str
+    """Who decided in the end: "rules", or a model's name."""
+    reply: str = ""
+    """What the model said last, word for word; "" if none was asked."""
+    attempts: int = 0
+    """How often a model was asked; 0 if none was."""
+    notes: tuple[str, ...] = ()
+    """Why a reply could not be used, an entry for each attempt that failed."""
+    tokens: int = 0
+    cached: bool = False
+    """Whether every reply was a stored one."""
+    call: str = ""
+    """The key of the first question among the stored calls, which tells turns apart."""
 
 
 class Brain(Protocol):
@@ -26,7 +45,8 @@ class Brain(Protocol):
         messages: list[Message],
         schema: type[Decision],
         rule: Callable[[], Decision],
-    ) -> Decision:
+        flaw: Callable[[Decision], str],
+    ) -> Decided[Decision]:
         """Decide.
 
         Args:
@@ -34,10 +54,12 @@ class Brain(Protocol):
             messages: The question as a model reads it, with the schema's JSON form in it.
             schema: What the answer is parsed into.
             rule: What the rules say; computed only when called. A brain that reads the messages
-                may fall back on it when its reply cannot be parsed.
+                falls back on it when its replies cannot be used.
+            flaw: Says what about a decision would break the design, "" if nothing does. What the
+                rules say has no flaw.
 
         Returns:
-            An instance of `schema`.
+            An instance of `schema` without a flaw, and who it comes from.
         """
         ...
 
@@ -53,6 +75,7 @@ class RulesBrain:
         messages: list[Message],
         schema: type[Decision],
         rule: Callable[[], Decision],
-    ) -> Decision:
+        flaw: Callable[[Decision], str],
+    ) -> Decided[Decision]:
         """Follow the rule."""
-        return rule()
+        return Decided(rule(), self.name)

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from agents.brain import Decision
+from agents.brain import Decided, Decision
 from agents.context import Context
 from prompts.loader import render, template_hash
 from ske.lm import Chat, Message, Reply, Sampling, ask
@@ -36,10 +36,12 @@ def decide(
     variables: dict[str, Any],
     schema: type[Decision],
     rule: Callable[[], Decision],
+    flaw: Callable[[Decision], str],
     *,
     facts: Sequence[str] = (),
     notes: Sequence[str] = (),
     score: Callable[[Decision], dict[str, Any]] | None = None,
+    record: bool = True,
 ) -> Decision:
     """Ask the brain for a role's decision, and write down what was asked and decided.
 
@@ -49,33 +51,47 @@ def decide(
         variables: What the template shows; the schema is added here.
         schema: What the decision is.
         rule: The decision by rules.
+        flaw: What about a decision would break the design, in words for its maker; "" if nothing.
         facts: Ids of the facts it is about.
         notes: Anything out of the ordinary.
         score: What to record as scores of the decision.
+        record: False for a turn that the trace has already, redone because only it was lost.
     """
     shown = json.dumps(schema.model_json_schema(), ensure_ascii=False)
     message = render(TEMPLATES.get(role, f"agents/{role}"), **variables, schema=shown)
     messages: list[Message] = [{"role": "user", "content": message.text}]
     started = time.perf_counter()
-    decision = context.brain.decide(role, messages, schema, rule)
-    context.trace.add(
-        Event(
+    made = context.brain.decide(role, messages, schema, rule, flaw)
+    if record:
+        event = Event(
             stage=STAGE,
             role=role,
-            brain=context.brain.name,
+            brain=made.brain,
             template=message.template,
             template_hash=message.hash,
             variables=shortened(variables),
             messages=[_clipped(m) for m in messages],
-            reply=_clip(_json(decision), LONGEST_REPLY),
-            parsed=decision.model_dump(mode="json"),
-            scores=score(decision) if score else {},
-            notes=list(notes),
+            scores=score(made.decision) if score else {},
+            notes=[*notes, *made.notes],
             facts=list(facts),
             seconds=round(time.perf_counter() - started, 4),
+            **_told(made),
         )
-    )
-    return decision
+        context.trace.add(event)
+    return made.decision
+
+
+def _told(made: Decided[Any]) -> dict[str, Any]:
+    """What a trace says about how a decision came about."""
+    by_rules = _clip(_json(made.decision), LONGEST_REPLY)
+    return {
+        "reply": _clip(made.reply) if made.attempts else by_rules,
+        "parsed": made.decision.model_dump(mode="json"),
+        "tokens": made.tokens,
+        "cached": made.cached,
+        "attempts": made.attempts,
+        "call": made.call,
+    }
 
 
 def ask_teacher(

@@ -52,9 +52,19 @@ def critic(state: State, runtime: Runtime[Context]) -> dict[str, Any]:
         },
         Critique,
         lambda: Critique(reasons=[reason(s, pack, plan.layout) for s, pack in failures]),
+        lambda made: flaw(made, [score["id"] for score, _ in failures]),
         facts=[score["id"] for score, _ in failures],
     )
     return {"reasons": {r.fact: r.why for r in critique.reasons}}
+
+
+def flaw(critique: Critique, lost: Sequence[str]) -> str:
+    """What about a critique would break the design: every lost fact has one reason, in words."""
+    told = [r.fact for r in critique.reasons]
+    if sorted(told) != sorted(lost):
+        return f"reasons are wanted for just these facts, one each: {list(lost)}; there are {told}"
+    empty = [r.fact for r in critique.reasons if not r.why.strip()]
+    return f"`why` is empty for {empty}" if empty else ""
 
 
 def failure_view(score: FactScore, fact: Fact) -> dict[str, Any]:

@@ -53,6 +53,7 @@ def examiner(task: ExamTask, runtime: Runtime[Context]) -> dict[str, Any]:
         {"system": pack["system"], "rows": [a.model_dump() for a in answers]},
         Marks,
         lambda: Marks(rows=[mark(answer) for answer in answers]),
+        lambda made: flaw(made, answers),
         facts=pack["fact_ids"],
         score=lambda m: summary(_by_fact(pack["fact_ids"], m.rows, base), tokens).model_dump(),
     )
@@ -101,6 +102,26 @@ def mark(answer: Answer) -> Mark:
     else:
         ok = matches(answer.answer, answer.expected or "", answer.question)
     return Mark(**answer.model_dump(), ok=ok)
+
+
+def flaw(marks: Marks, answers: Sequence[Answer]) -> str:
+    """What about marks would break the design: other rows than asked, or marks against the text.
+
+    A model may judge what lies between a literal answer and one without a word in common with
+    what was expected; whatever it says of these two is no judgement.
+    """
+    if len(marks.rows) != len(answers):
+        return f"{len(answers)} rows were asked for, in their order; there are {len(marks.rows)}"
+    for number, (row, answer) in enumerate(zip(marks.rows, answers, strict=True), 1):
+        if row.model_dump(exclude={"ok"}) != answer.model_dump():
+            return f"row {number} is not the one that was asked for: {answer.model_dump()}"
+        said, wanted = normalise(row.answer), normalise(row.expected or "")
+        same = said == wanted and bool(wanted or row.kind == "neighbour")
+        if same and not row.ok:
+            return f"row {number}: the answer is the expected one, so `ok` is true"
+        if row.ok and said != wanted and not set(said.split()) & set(wanted.split()):
+            return f"row {number}: the answer has no word of the expected one, so `ok` is false"
+    return ""
 
 
 def _by_fact(ids: Sequence[str], marks: Sequence[Mark], base: dict[str, str]) -> list[FactScore]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.sqlite import SqliteSaver
@@ -17,17 +17,18 @@ from langgraph.graph.state import CompiledStateGraph
 from langgraph.runtime import Runtime
 from langgraph.types import Command, Send, interrupt
 
+from agents.approval import approved
 from agents.batch import Batch
-from agents.brain import RulesBrain
 from agents.context import Context, Progress
 from agents.critic import critic
 from agents.examiner import examiner
 from agents.judge import judge
+from agents.model_brain import brain_for, turns
 from agents.packer import packer
 from agents.planner import STEPS, planner, trials_of
 from agents.publish import NeedsApproval, clear, design_of, publish
 from agents.questioner import questioner
-from agents.records import Design
+from agents.records import Design, Turns
 from agents.state import State, start
 from agents.writer import writer
 from ske.config import DesignConfig
@@ -88,7 +89,6 @@ def design(
     *,
     names: Sequence[str] = (),
     key: str = "",
-    approved: bool = False,
 ) -> Design:
     """Design prompts for the facts; called again after a crash, it goes on where it was.
 
@@ -100,21 +100,22 @@ def design(
         progress: Called with one line a trial.
         names: Other subjects, of the same kind as the facts', to ask about as neighbours.
         key: What else the design depends on, e.g. the model's hash: another key starts afresh.
-        approved: A person has read the prompts (only with `config.approve`).
 
     Raises:
-        NeedsApproval: The prompts are written and wait for a person.
-        UserError: No facts, or two with the same id.
+        NeedsApproval: The prompts are written and wait for a person (`config.approve`), who
+            answers with `agents.approval.say`.
+        UserError: No facts, or two with the same id; the prompts were rejected, or approved were
+            others; the brain's model cannot be reached.
     """
-    context = _context(facts, lm, config, folder, progress, names)
+    context = _context(facts, lm, config, folder, progress, names, key)
     thread = content_hash([_identity(facts), _settings(config), list(names), key])
     folder.mkdir(parents=True, exist_ok=True)
     with SqliteSaver.from_conn_string(str(folder / "checkpoints.sqlite")) as saver:
         app = build().compile(checkpointer=saver)
         where = _where(thread, config)
-        state = _run(app, where, context, folder, approved or not config.approve)
+        state = _run(app, where, context)
         waiting = bool(app.get_state(where).next)
-    result = design_of(state, trials_of(state))
+    result = design_of(state, trials_of(state), _turns(context))
     publish(result, folder)
     if waiting:
         raise NeedsApproval(folder, len(result.packs))
@@ -136,16 +137,14 @@ def _run(
     app: CompiledStateGraph[State, Context, State, State],
     where: RunnableConfig,
     context: Context,
-    folder: Path,
-    approved: bool,
 ) -> State:
     """Start, go on, answer the question, or read what is finished: as the checkpoint says."""
     before = app.get_state(where)
     entry: State | Command[Any] | None = None
     if before.created_at is None:
-        clear(folder)
+        clear(context.folder)
         entry = start()
-    elif not before.next or (before.interrupts and not approved):
+    elif not before.next or (before.interrupts and not _may_go_on(before.values, context)):
         return before.values  # pyright: ignore[reportReturnType]
     elif before.interrupts:
         entry = Command(resume="yes")
@@ -155,6 +154,13 @@ def _run(
     return app.get_state(where).values  # pyright: ignore[reportReturnType]
 
 
+def _may_go_on(state: dict[str, Any], context: Context) -> bool:
+    if not context.config.approve:
+        return True
+    values = cast(State, state)
+    return approved(context.folder, design_of(values, trials_of(values), Turns()).packs)
+
+
 def _context(
     facts: Sequence[Fact],
     lm: LM,
@@ -162,6 +168,7 @@ def _context(
     folder: Path,
     progress: Progress | None,
     names: Sequence[str],
+    key: str,
 ) -> Context:
     by_id = {fact.id: fact for fact in facts}
     if not facts:
@@ -174,11 +181,17 @@ def _context(
         config=config,
         trace=Trace(folder / "trace.jsonl"),
         folder=folder,
-        brain=RulesBrain(),
+        brain=brain_for(config, lm, folder, key),
         batch=Batch(facts),
         names=names,
         progress=progress,
     )
+
+
+def _turns(context: Context) -> Turns:
+    if context.config.brain == "rules":
+        return Turns()
+    return turns(context.brain.name, context.trace.events())
 
 
 def _identity(facts: Sequence[Fact]) -> list[dict[str, Any]]:
@@ -186,5 +199,6 @@ def _identity(facts: Sequence[Fact]) -> list[dict[str, Any]]:
 
 
 def _settings(config: DesignConfig) -> dict[str, Any]:
-    # Approval changes who looks at the prompts, not what they are.
-    return config.model_dump(mode="json", exclude={"approve"})
+    # Approval changes who looks at the prompts, not what they are; nor does where a model is.
+    ways = {"base_url", "key_env", "timeout", "structured"}
+    return config.model_dump(mode="json", exclude={"approve": True, "endpoint": ways})

@@ -15,9 +15,10 @@ from agents.call import decide
 from agents.context import Context
 from agents.examiner import summary
 from agents.front import pareto, winner
-from agents.planner import STEPS, propose, spent, trials_of
+from agents.planner import STEPS, owed, propose, spent, trials_of
 from agents.records import Plan, Trial, curve_row
 from agents.state import Exam, Held, PackState, State, current_exams, lost_ids
+from ske.config import DesignConfig
 from ske.types import Frozen
 
 Phase = Literal["search", "repair", "done"]
@@ -46,9 +47,10 @@ def judge(state: State, runtime: Runtime[Context]) -> dict[str, Any]:
     verdict = decide(
         context,
         "judge",
-        judge_variables(trials, context.config.recall, context.config.drift, lost_ids(held)),
+        judge_variables(trials, context.config, lost_ids(held), len(context.facts)),
         Verdict,
         lambda: _rule(trials, held, [*state["gains"], *gains], context),
+        lambda made: flaw(made, trials, held, [*state["gains"], *gains], context),
         score=lambda _: trial.scores.model_dump(),
     )
     if context.progress:
@@ -65,14 +67,53 @@ def judge(state: State, runtime: Runtime[Context]) -> dict[str, Any]:
 
 
 def judge_variables(
-    trials: Sequence[Trial], recall: float, drift: float, lost: Sequence[str]
+    trials: Sequence[Trial], config: DesignConfig, lost: Sequence[str], n: int
 ) -> dict[str, Any]:
     """What `prompts/agents/judge.md` shows."""
     rows = [
         {"trial": t.index, "purpose": t.plan.purpose, **curve_row(t).model_dump(mode="json")}
         for t in trials
     ]
-    return {"trials": rows, "recall": recall, "drift": drift, "lost": list(lost)}
+    goals = {"recall": config.recall, "drift": config.drift}
+    return {"trials": rows, **goals, "lost": list(lost), "n": n}
+
+
+def flaw(
+    verdict: Verdict, trials: Sequence[Trial], held: Held, gains: Sequence[int], context: Context
+) -> str:
+    """What about a verdict would break the design.
+
+    Winner and front follow from what was measured, so there is only one right answer; whether to
+    go on is the Judge's own decision, as long as something is left to do and nothing is owed.
+    """
+    best = winner(trials, context.config)
+    if best is None or verdict.winner != best.index or verdict.passed != best.passed:
+        right = f"{best.index}, passed {best.passed}" if best else "none"
+        return f"winner {verdict.winner}, passed {verdict.passed}: by rules 1 and 2 it is {right}"
+    front = {trial.index for trial in pareto(trials)}
+    if set(verdict.front) != front:
+        wrong, missing = sorted(set(verdict.front) - front), sorted(front - set(verdict.front))
+        return f"front: trials {wrong} are beaten by others, or none; trials {missing} are missing"
+    return _phase_flaw(verdict.phase, trials, held, gains, context)
+
+
+def _phase_flaw(
+    phase: Phase, trials: Sequence[Trial], held: Held, gains: Sequence[int], context: Context
+) -> str:
+    config, n = context.config, len(context.facts)
+    repairing = trials[-1].plan.purpose == "repair"
+    if phase == "search":
+        if repairing or propose(trials, n, config, held["trial"]) is None:
+            return "phase `search`: the search is over, nothing is left to try or to pay for"
+        return ""
+    due = None if repairing else owed(trials, n, config, held["trial"])
+    if due is not None:
+        return f"phase `{phase}`: before the search ends, this is due: {due.reason}"
+    if phase == "repair" and not lost_ids(held):
+        return "phase `repair`: no fact is lost"
+    if phase == "repair" and len(gains) >= len(STEPS) * config.max_repairs:
+        return f"phase `repair`: {len(gains)} repairs were made, and no more are allowed"
+    return ""
 
 
 def _trial(state: State, context: Context) -> Trial:

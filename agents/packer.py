@@ -40,18 +40,77 @@ def packer(state: State, runtime: Runtime[Context]) -> dict[str, Any]:
     packing = decide(
         context,
         "packer",
-        pack_variables(facts, plan.capacity, plan.packer, plan.step),
+        pack_variables(facts, plan.capacity, plan.packer, plan.step, _losing(state["held"], lost)),
         Packing,
         lambda: _rule(state, plan, facts),
+        lambda made: flaw(made, plan, facts, state["held"]),
         facts=[fact.id for fact in facts],
     )
     return {"packs": [_as_state(i, pack) for i, pack in enumerate(packing.packs)]}
 
 
-def pack_variables(facts: Sequence[Fact], capacity: int, packer: str, step: str) -> dict[str, Any]:
-    """What `prompts/agents/packer.md` shows."""
+def pack_variables(
+    facts: Sequence[Fact], capacity: int, packer: str, step: str, held: Sequence[PackState] = ()
+) -> dict[str, Any]:
+    """What `prompts/agents/packer.md` shows; `held` are the prompts that a repair rearranges."""
     rows = [{"id": f.id, "subject": f.subject, "relation": relation_key(f)} for f in facts]
-    return {"facts": rows, "capacity": capacity, "packer": packer, "step": step}
+    shown = [
+        {"origin": p["index"], "fact_ids": p["fact_ids"], "repeated": p["repeated"]} for p in held
+    ]
+    return {"facts": rows, "capacity": capacity, "packer": packer, "step": step, "held": shown}
+
+
+def _losing(held: Held, lost: Sequence[str]) -> list[PackState]:
+    """The held prompts that lost facts."""
+    return [pack for pack in held["packs"] if set(pack["fact_ids"]) & set(lost)]
+
+
+def flaw(packing: Packing, plan: Plan, facts: Sequence[Fact], held: Held) -> str:
+    """What about a packing would break the design: a fact lost, doubled or in too full a prompt."""
+    if plan.purpose == "repair":
+        return _repair_flaw(packing, held)
+    wanted = [fact.id for fact in facts]
+    told = [fact_id for pack in packing.packs for fact_id in pack.fact_ids]
+    if sorted(told) != sorted(wanted):
+        return _counted(told, wanted)
+    if any(not pack.fact_ids or pack.repeated for pack in packing.packs):
+        return "a prompt is empty, or repeats facts, which only a repair may"
+    if plan.packer == "naive" and [p.fact_ids for p in packing.packs] != naive(
+        facts, plan.capacity
+    ):
+        return f"the naive packer keeps the order of the facts and cuts after {plan.capacity}"
+    subject = {fact.id: fact.subject for fact in facts}
+    for pack in packing.packs:
+        if len(pack.fact_ids) > plan.capacity and len({subject[i] for i in pack.fact_ids}) > 1:
+            return f"a prompt has {len(pack.fact_ids)} facts; at most {plan.capacity} are allowed"
+    return ""
+
+
+def _repair_flaw(packing: Packing, held: Held) -> str:
+    losing = {pack["index"]: pack for pack in _losing(held, lost_ids(held))}
+    unknown = [p.origin for p in packing.packs if p.origin not in losing]
+    if unknown:
+        return f"`origin` {unknown} is none of the prompts that lost facts: {list(losing)}"
+    for origin, pack in losing.items():
+        new = [p for p in packing.packs if p.origin == origin]
+        told = [fact_id for p in new for fact_id in p.fact_ids]
+        if new and sorted(told) != sorted(pack["fact_ids"]):
+            return f"origin {origin}: {_counted(told, pack['fact_ids'])}"
+        if any(not p.fact_ids or not set(p.repeated) <= set(p.fact_ids) for p in new):
+            return f"origin {origin}: a prompt is empty, or repeats a fact that it has not"
+        if any(len(set(p.repeated)) < len(p.repeated) for p in new):
+            return f"origin {origin}: a fact is repeated more than once"
+    return ""
+
+
+def _counted(told: Sequence[str], wanted: Sequence[str]) -> str:
+    missing = [i for i in wanted if i not in set(told)]
+    unknown = [i for i in dict.fromkeys(told) if i not in set(wanted)]
+    doubled = sorted({i for i in told if told.count(i) > 1})
+    return (
+        "every fact belongs into exactly one prompt; "
+        f"missing: {missing}, more than once: {doubled}, unknown: {unknown}"
+    )
 
 
 def _rule(state: State, plan: Plan, facts: Sequence[Fact]) -> Packing:

@@ -15,6 +15,7 @@ from agents.context import Context
 from agents.front import NEAR, candidates, passing_capacity, winner
 from agents.records import Plan, Purpose, Step, Trial, curve_row
 from agents.state import State, lost_ids
+from prompts.layouts import frames
 from ske.config import DesignConfig
 
 STEPS: tuple[Step, ...] = ("move", "repeat", "own")
@@ -39,6 +40,7 @@ def planner(state: State, runtime: Runtime[Context]) -> dict[str, Any]:
         _variables(state, context),
         Plan,
         lambda: _next(state, context),
+        lambda plan: flaw(plan, state, len(context.facts), context.config),
         facts=lost_ids(state["held"]) if state["phase"] == "repair" else (),
     )
     return {"plan": plan.model_dump(mode="json")}
@@ -61,10 +63,13 @@ def _variables(state: State, context: Context) -> dict[str, Any]:
         "recall": context.config.recall,
         "max_facts": context.config.max_facts,
         "layouts": list(context.config.layouts),
+        "headers": list(frames()["headers"]),
+        "footers": list(frames()["footers"]),
         "trials": [curve_row(t).model_dump(mode="json") for t in trials],
         "left": max(0, context.config.max_trials - spent(trials)),
         "phase": state["phase"],
         "lost": lost_ids(state["held"]) if state["phase"] == "repair" else [],
+        "held": state["held"]["plan"],
     }
 
 
@@ -114,6 +119,68 @@ def propose(
     if plan is None and cost < config.max_trials:
         plan = _frame(trials, n, config) or _curve(trials, n, config)
     return plan or _verify(trials, n, config, held)
+
+
+def owed(trials: Sequence[Trial], n: int, config: DesignConfig, held: int | None) -> Plan | None:
+    """What no search may end without: a naive trial, and the winner's trial on all facts."""
+    naive = any(t.plan.packer == "naive" for t in trials)
+    return (None if naive else _naive(trials, n, config)) or _verify(trials, n, config, held)
+
+
+def flaw(plan: Plan, state: State, n: int, config: DesignConfig) -> str:
+    """What about a plan would break the design: nothing to carry out, or no end of trials."""
+    if state["phase"] == "repair":
+        wanted = repair_plan(Plan(**state["held"]["plan"]), plan.step) if plan.step else None
+        if wanted is None or plan.model_copy(update={"reason": wanted.reason}) != wanted:
+            return f"a repair is the held plan with purpose `repair` and a step of {list(STEPS)}"
+        return ""
+    return _unknown(plan, config) or _bounds(plan, n, config) or _order(plan, state, n, config)
+
+
+def _unknown(plan: Plan, config: DesignConfig) -> str:
+    layouts = ("prose",) if plan.packer == "naive" else config.layouts
+    choices = {"layout": layouts, "header": frames()["headers"], "footer": frames()["footers"]}
+    for key, known in choices.items():
+        value = plan.model_dump()[key]
+        if value not in known:
+            return f"{key} {value!r} is unknown; there are: {', '.join(known)}"
+    if plan.purpose == "repair" or plan.step:
+        return "nothing is repaired while the search goes on"
+    if (plan.purpose == "naive") != (plan.packer == "naive"):
+        return "purpose `naive` and packer `naive` go together"
+    if plan.packer == "naive" and (plan.header, plan.footer) != ("none", "none"):
+        return "the naive packer has header `none` and footer `none`"
+    return ""
+
+
+def _bounds(plan: Plan, n: int, config: DesignConfig) -> str:
+    if not 1 <= plan.capacity <= config.max_facts:
+        return f"capacity {plan.capacity} is not between 1 and {config.max_facts}"
+    if not plan.capacity <= plan.sample <= n:
+        return f"sample {plan.sample} is not between the capacity {plan.capacity} and {n}"
+    return ""
+
+
+def _order(plan: Plan, state: State, n: int, config: DesignConfig) -> str:
+    trials, held = trials_of(state), held_trial(state)
+    best = winner(trials, config)
+    if best is None and plan.purpose != "search":
+        return "the first trial has purpose `search`"
+    left = propose(trials, n, config, held)
+    if left is not None and _same(plan, left):
+        return ""
+    if spent(trials) >= config.max_trials - NAIVE_TRIALS and left is not None and best is not None:
+        return f"there is budget for this trial only: {left.model_dump_json(exclude={'reason'})}"
+    if plan.purpose == "verify":
+        wanted = best.plan.model_copy(update={"purpose": "verify", "sample": n}) if best else None
+        if wanted is None or not _same(plan, wanted):
+            return f"`verify` is the best trial's plan with sample {n}"
+    done = [t.index for t in trials if _same(t.plan, plan)]
+    return f"trial {done[0]} was just this" if done else ""
+
+
+def _same(a: Plan, b: Plan) -> bool:
+    return a.model_copy(update={"reason": b.reason}) == b
 
 
 def balanced(n: int, capacity: int) -> int:

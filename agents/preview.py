@@ -19,7 +19,7 @@ from agents.planner import FRAMES
 from agents.questioner import Batch, ExamLimits, Questions, question_variables
 from agents.records import Plan, Scores, Trial, curve_row
 from agents.state import FactScore
-from prompts.layouts import system_prompt, view
+from prompts.layouts import frames, system_prompt, view
 from prompts.loader import Rendered, names, render
 from ske.config import DesignConfig
 from ske.types import Fact, UserError
@@ -60,10 +60,13 @@ def _planner(fact: Fact) -> dict[str, Any]:
         "recall": config.recall,
         "max_facts": config.max_facts,
         "layouts": list(config.layouts),
+        "headers": list(frames()["headers"]),
+        "footers": list(frames()["footers"]),
         "trials": [curve_row(trial).model_dump(mode="json") for trial in _trials()],
         "left": config.max_trials - 1,
         "phase": "search",
         "lost": [],
+        "held": {},
     }
 
 
@@ -108,7 +111,12 @@ def _critic(fact: Fact) -> dict[str, Any]:
 
 def _judge(fact: Fact) -> dict[str, Any]:
     config = DesignConfig.model_validate({})
-    return judge_variables(_trials(), config.recall, config.drift, [fact.id])
+    return judge_variables(_trials(), config, [fact.id], 64)
+
+
+def _again(fact: Fact) -> dict[str, Any]:
+    question = render("agents/questioner", **_questioner(fact), schema="...").text
+    return {"question": question, "problem": "not JSON", "attempt": 1, "attempts": 3}
 
 
 EXAMPLES: dict[str, tuple[Callable[[Fact], dict[str, Any]], type[BaseModel] | None]] = {
@@ -119,4 +127,5 @@ EXAMPLES: dict[str, tuple[Callable[[Fact], dict[str, Any]], type[BaseModel] | No
     "agents/examiner": (_examiner, Marks),
     "agents/critic": (_critic, Critique),
     "agents/judge": (_judge, Verdict),
+    "agents/again": (_again, None),
 }

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from agents.records import CurveRow, Design, Pack, Plan, Trial, curve_row
+from agents.approval import FILE as APPROVAL
+from agents.records import CurveRow, Design, Pack, Plan, Trial, Turns, curve_row
 from agents.state import Exam, PackState, State, lost_ids
 from ske.io import write_json, write_text
 from ske.types import UserError
@@ -18,12 +19,13 @@ class NeedsApproval(UserError):
         """`count` prompts lie in `folder`/prompts."""
         super().__init__(
             f"{folder / 'prompts'}: {count} prompts wait for your approval (design.approve: true); "
-            "read them, then run the same command with --set design.approve=false to go on"
+            "read them, then say `ske inspect RUN --approve` or `ske inspect RUN --reject REASON`, "
+            "and run the same command again"
         )
         self.folder = folder
 
 
-def design_of(state: State, trials: Sequence[Trial]) -> Design:
+def design_of(state: State, trials: Sequence[Trial], turns: Turns) -> Design:
     """The finished design; it holds no times, so that a resumed run gives the same one."""
     held = state["held"]
     plan = Plan(**held["plan"])
@@ -37,6 +39,7 @@ def design_of(state: State, trials: Sequence[Trial]) -> Design:
         trials=len(trials),
         passed=state["passed"],
         verdict=state["verdict"],
+        turns=turns,
     )
 
 
@@ -80,7 +83,7 @@ def publish(design: Design, folder: Path) -> None:
 
 def clear(folder: Path) -> None:
     """Forget what an earlier, different design left, so that its trace is not mixed with ours."""
-    for name in ("trace.jsonl", "design.json", "curve.json"):
+    for name in ("trace.jsonl", "design.json", "curve.json", APPROVAL):
         (folder / name).unlink(missing_ok=True)
     for old in (folder / "prompts").glob("pack-*.md"):
         old.unlink()

@@ -19,6 +19,7 @@ from agents.context import Context
 from agents.queries import Limits, queries
 from agents.resolve import majority, resolve
 from agents.state import State
+from eval.score import matches, normalise
 from prompts.relations import relation_of
 from ske.types import Fact, Frozen
 
@@ -47,15 +48,18 @@ def questioner(state: State, runtime: Runtime[Context]) -> dict[str, Any]:
     """Node: see to it that every fact of this trial has its questions."""
     context = runtime.context
     ids = [fact_id for pack in state["packs"] for fact_id in pack["fact_ids"]]
-    new = [fact_id for fact_id in ids if fact_id not in context.exam]
-    examination(context, ids)
-    for fact_id in new:
-        _record(context, context.facts[fact_id])
+    examination(context, ids, record=True)
     return {}
 
 
-def examination(context: Context, ids: Sequence[str]) -> dict[str, list[Query]]:
-    """Each fact's exam questions, drawn once in a run; the same ones in every trial."""
+def examination(
+    context: Context, ids: Sequence[str], record: bool = False
+) -> dict[str, list[Query]]:
+    """Each fact's exam questions, decided once in a run; the same ones in every trial.
+
+    `record`: whether the trace is told. A run that goes on in the middle of a trial has lost the
+    questions, but not their events.
+    """
     new = [fact_id for fact_id in dict.fromkeys(ids) if fact_id not in context.exam]
     drawn = [query for fact_id in new for query in _draw(context, context.facts[fact_id])]
     settled = resolve(drawn, context.batch, lambda asked: _base_texts(context, asked))
@@ -63,7 +67,7 @@ def examination(context: Context, ids: Sequence[str]) -> dict[str, list[Query]]:
     for query in settled:
         by_fact[query.fact_id].append(query)
     for fact_id, own in by_fact.items():
-        context.exam[fact_id] = _answerable(own)
+        context.exam[fact_id] = _decided(context, fact_id, _answerable(own), record)
     return {fact_id: context.exam[fact_id] for fact_id in ids}
 
 
@@ -83,17 +87,56 @@ def _answerable(found: Sequence[Query]) -> list[Query]:
     return [q for q in found if q.kind != "consequence" or q in keep]
 
 
-def _record(context: Context, fact: Fact) -> None:
-    found = context.exam[fact.id]
-    decide(
+def _decided(context: Context, fact_id: str, found: list[Query], record: bool) -> list[Query]:
+    fact, limits = context.facts[fact_id], ExamLimits()
+    return decide(
         context,
         "questioner",
-        question_variables(fact, context.batch, ExamLimits(), context.names),
+        question_variables(fact, context.batch, limits, context.names),
         Questions,
         lambda: Questions(queries=found),
+        lambda made: flaw(made, fact, context.batch, limits),
         facts=[fact.id],
         notes=sorted({q.note for q in found if q.note == UNKNOWN}),
-    )
+        record=record,
+    ).queries
+
+
+def flaw(made: Questions, fact: Fact, batch: Batch, limits: Limits) -> str:
+    """What about a fact's questions would break its exam."""
+    found = made.queries
+    if not found or found[0].kind != "fact" or found[0].prompt != fact.prompt:
+        return f"the first question is of kind `fact` and is the prompt itself: {fact.prompt!r}"
+    if any(query.fact_id != fact.id for query in found):
+        return f"`fact_id` is {fact.id!r} in every question"
+    most = {
+        "fact": 1,
+        "paraphrase": limits.paraphrases,
+        "consequence": limits.consequences,
+        "neighbour": limits.neighbours,
+    }
+    for kind, limit in most.items():
+        if sum(query.kind == kind for query in found) > limit:
+            return f"at most {limit} questions of kind `{kind}` are allowed"
+    prompts = [normalise(query.prompt) for query in found]
+    if len(set(prompts)) < len(prompts) or "" in prompts:
+        return "a question is empty, or is asked twice"
+    return next(filter(None, (_query_flaw(query, fact, batch) for query in found)), "")
+
+
+def _query_flaw(query: Query, fact: Fact, batch: Batch) -> str:
+    asked = f"question {query.prompt!r}"
+    if query.kind in ("fact", "paraphrase") and query.expected != fact.target_new:
+        return f"{asked}: `expected` is {fact.target_new!r}, the new answer"
+    if query.kind == "consequence" and not (query.expected or "").strip():
+        return f"{asked}: `expected` is missing"
+    if query.kind == "neighbour" and query.expected is not None:
+        return f"{asked}: `expected` of a neighbour is null: the model's own answer counts"
+    if query.kind == "neighbour" and any(query.prompt == f.prompt for f in batch.by_id.values()):
+        return f"{asked}: a corrected fact is no neighbour"
+    if query.kind != "fact" and query.expected and matches(query.prompt, query.expected):
+        return f"{asked} gives its own answer away"
+    return ""
 
 
 def question_variables(

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field
+
 from ske.types import Frozen
 
 Purpose = Literal["search", "naive", "frame", "curve", "verify", "repair"]
@@ -91,6 +93,16 @@ class CurveRow(Frozen):
     tokens_per_fact: float
 
 
+class Turns(Frozen):
+    """Who decided while the design was made."""
+
+    brain: str = "rules"
+    asked: int = 0
+    """Decisions that a model was asked for."""
+    by_rules: dict[str, int] = Field(default_factory=dict)
+    """How many of them the rules had to take, for want of a reply that could be used, by role."""
+
+
 class Design(Frozen):
     """What the agents hand over: every fact is in a pack, and in `lost` if it is not answered."""
 
@@ -105,6 +117,7 @@ class Design(Frozen):
     """Whether the chosen capacity reached the wanted recall before repairs."""
     verdict: str
     """Why the search stopped and what it chose, in words."""
+    turns: Turns = Turns()
 
 
 def curve_row(trial: Trial) -> CurveRow:

@@ -173,17 +173,32 @@ def inspect(
     run_: Folder,
     fact: Annotated[str | None, typer.Option(help="One fact's whole way, by id.")] = None,
     html: Annotated[bool, typer.Option("--html", help="Write the same as one page.")] = False,
+    approve: Annotated[
+        bool, typer.Option("--approve", help="Let the teacher use the prompts that wait.")
+    ] = False,
+    reject: Annotated[
+        str | None, typer.Option("--reject", metavar="REASON", help="Don't, and say why.")
+    ] = None,
 ) -> None:
     """What the agents were asked, what they answered, and how each prompt scored.
 
+    With design.approve=true a run stops when its prompts are written, until somebody approves them.
+
     [dim]ske inspect runs/demo
     ske inspect runs/demo --fact world-0012
-    ske inspect runs/demo --html[/dim]
+    ske inspect runs/demo --html
+    ske inspect runs/demo --approve
+    ske inspect runs/demo --reject "one prompt is too long"[/dim]
     """
     from pipeline import inspection
 
     this = _opened(run_, None)
-    if html:
+    if approve or reject is not None:
+        from pipeline.approving import answer
+
+        told = answer(this, approve, reject)
+        out_console.print(told, highlight=False, markup=False, soft_wrap=True)
+    elif html:
         path = inspection.page(this)
         out_console.print(f"Wrote {path}", highlight=False)
     elif fact is not None:

@@ -10,6 +10,7 @@ from pipeline.facts import read_facts
 from pipeline.freetext import free_texts, subjects
 from pipeline.run import Run
 from pipeline.stage import fingerprint
+from pipeline.telling import told_turns
 
 NAME_TEXTS = 256
 """Texts sampled to find subjects that are not edited."""
@@ -19,6 +20,10 @@ def run(run: Run, folder: Path) -> None:
     """Design, or go on with an interrupted design."""
     facts = read_facts(run)
     config = run.config
+    if config.design.brain == "model" and config.design.endpoint:
+        from agents.endpoint import ready
+
+        ready(config.design.endpoint)  # Before the model is loaded.
     texts = free_texts(run.lm, NAME_TEXTS, config.teach.free_tokens, config.seed)
     edited = {fact.subject for fact in facts}
     names = sorted(set(subjects(texts)) - edited)
@@ -38,7 +43,6 @@ def run(run: Run, folder: Path) -> None:
             progress,
             names=names,
             key=fingerprint(config.model.path),
-            approved=run.approved,
         )
     sizes = [len(pack.fact_ids) for pack in result.packs]
     run.console.print(
@@ -46,6 +50,8 @@ def run(run: Run, folder: Path) -> None:
         f"{len(result.lost)} lost; {result.verdict}",
         highlight=False,
     )
+    if config.design.brain == "model":
+        run.console.print(f"  {told_turns(result.turns)}", highlight=False)
 
 
 def read_design(run: Run) -> Design:

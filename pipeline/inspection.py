@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline import pages
+from pipeline.approving import waits
 from pipeline.facts import read_facts
 from pipeline.labels import counted, method_label, plain
 from pipeline.pages import shortened
@@ -30,6 +31,7 @@ from pipeline.telling import (
     lesson_rows,
     methods_of,
     protocols_of,
+    told_turns,
     trial_cells,
     where,
 )
@@ -50,6 +52,9 @@ def overview(run: Run) -> RenderableType:
     found = chronicle(run)
     prompts = {fact.id: fact.prompt for fact in read_facts(run)}
     parts: list[RenderableType] = [_trials(found), Text(f"{found.design.verdict}\n")]
+    if waits(run):
+        how = f"ske inspect {run.folder} --approve | --reject REASON"
+        parts.append(Text(f"These prompts wait for your approval: {how}\n", style="yellow"))
     parts += [_packs(found)]
     if found.design.lost:
         parts.append(_lost(found, prompts))
@@ -109,7 +114,8 @@ def _lost(found: Chronicle, prompts: dict[str, str]) -> Table:
 
 def _counts(found: Chronicle) -> Text:
     told = ", ".join(f"{role} {count}" for role, count in found.counts.most_common())
-    return Text(f"\nThe trace: {counted(sum(found.counts.values()), 'event')} ({told})\n")
+    events = counted(sum(found.counts.values()), "event")
+    return Text(f"\n{told_turns(found.design.turns)}\nThe trace: {events} ({told})\n")
 
 
 def _roles(found: Chronicle) -> Group:
@@ -244,6 +250,7 @@ def page(run: Run) -> Path:
         failing={story.fact.id: failing(story, first) for story in told},
         tools={
             "where": where,
+            "turns": told_turns,
             "around": around,
             "share": share,
             "lessons": lesson_rows,

@@ -28,15 +28,8 @@ if TYPE_CHECKING:
 class Run:
     """What every stage gets."""
 
-    def __init__(
-        self,
-        config: Config,
-        folder: Path,
-        console: Console | None = None,
-        approved: bool = False,
-    ) -> None:
-        """Nothing is read or written yet; `approved`: a person has read the prompts."""
-        self.approved = approved
+    def __init__(self, config: Config, folder: Path, console: Console | None = None) -> None:
+        """Nothing is read or written yet."""
         self.config = config
         self.folder = folder
         self.console = console or Console(stderr=True)

@@ -36,6 +36,8 @@ class Stage(NamedTuple):
     keys: tuple[str, ...]
     """The parts of the configuration it reads, as dotted paths."""
     about: str
+    apart: tuple[str, ...] = ()
+    """Parts below `keys` that change how it runs, not what comes out: taken at their default."""
     version: int = 1
     """Raised when the stage's results change for the same configuration."""
 
@@ -62,7 +64,7 @@ def ingredients(stage: Stage, config: Config, folder: Path) -> dict[str, Any]:
     """All that a stage's result depends on, by name."""
     parts: dict[str, Any] = {"version": stage.version}
     for path in stage.keys:
-        parts[path] = select(config, path)
+        parts[path] = _without(select(config, path), path, stage.apart)
     if "model" in stage.keys:
         parts["model weights"] = fingerprint(config.model.path)
     if "data" in stage.keys and config.data.path is not None:
@@ -72,6 +74,14 @@ def ingredients(stage: Stage, config: Config, folder: Path) -> dict[str, Any]:
     for need in stage.needs:
         parts[f"output of {need}"] = read_manifest(folder, need).get("output")
     return parts
+
+
+def _without(value: Any, path: str, apart: tuple[str, ...]) -> Any:
+    for left in apart:
+        parent, _, key = left.rpartition(".")
+        if parent == path:
+            value = {**value, key: select(Config(), left)}
+    return value
 
 
 def _hash_of(path: Path) -> str | None:

@@ -18,6 +18,7 @@ STAGES = (
         ("facts",),
         ("model", "design", "seed", "teach.free_tokens"),
         "agents pack the facts into dense prompts",
+        apart=("design.approve",),
     ),
     Stage(
         "teach",

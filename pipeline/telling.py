@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from agents.records import Turns
 from pipeline.labels import in_order
 from pipeline.pages import shortened
 from pipeline.sheets import share
@@ -45,6 +46,16 @@ def trial_cells(number: int, trial: Tried) -> list[str]:
         f"{row['tokens_per_fact']:.1f}",
         verdict,
     ]
+
+
+def told_turns(turns: Turns) -> str:
+    """Who decided, and how often the rules had to."""
+    if not turns.asked:
+        return f"decided by {turns.brain}"
+    left = sum(turns.by_rules.values())
+    by_role = ", ".join(f"{role} {count}" for role, count in turns.by_rules.items())
+    fallen = f"{left} of them left to the rules ({by_role})" if left else "none left to the rules"
+    return f"{turns.asked} decisions asked of {turns.brain}, {fallen}"
 
 
 def where(story: Story) -> str:

@@ -7,6 +7,7 @@ and the caller does not give is an error (StrictUndefined), never an empty strin
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
@@ -35,6 +36,7 @@ def _environment() -> Environment:
     )
     environment.filters["groupby_first"] = groupby_first
     environment.filters["lower_first"] = lower_first
+    environment.filters["data"] = quoted_data
     return environment
 
 
@@ -49,6 +51,30 @@ def groupby_first(items: Iterable[dict[str, Any]], key: str) -> list[tuple[str, 
 def lower_first(text: str) -> str:
     """Write a leading article small: "The place" -> "the place"; a name in front stays as it is."""
     return text[0].lower() + text[1:] if text.split(" ", 1)[0] in ("The", "A", "An") else text
+
+
+def quoted_data(value: Any) -> str:
+    """A value as JSON between <data> and </data>: text that a model must not take for orders.
+
+    Nothing inside can close it. Rows of a list get a line each.
+    """
+    if isinstance(value, list | tuple) and value:
+        text = "[\n" + ",\n".join(_json(item) for item in value) + "\n]"
+    else:
+        text = _json(value)
+    return f"<data>\n{text}\n</data>"
+
+
+def _json(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False, default=_not_given)
+    # Both stand in JSON strings only, where the escape means the same.
+    return text.replace("<", "\\u003c").replace(">", "\\u003e")
+
+
+def _not_given(value: Any) -> str:
+    """Raises for a variable that was not given, as it would anywhere else in a template."""
+    str(value)
+    raise TypeError(f"{type(value).__name__} is no data for a prompt: {value!r}")
 
 
 def names() -> list[str]:

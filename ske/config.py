@@ -7,8 +7,11 @@ Reads a YAML file and `key.path=value` overrides; `resolved` writes the complete
 from __future__ import annotations
 
 import difflib
+import re
+import types
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
+from urllib.parse import urlsplit
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator
@@ -60,11 +63,55 @@ class EditsConfig(Frozen):
     """Draws the facts and, on the embedded world, their new targets."""
 
 
+class EndpointConfig(Frozen):
+    """A chat model behind an OpenAI-compatible API, that decides for the agents."""
+
+    base_url: str
+    """Where the API is, e.g. http://localhost:8000/v1."""
+    model: str
+    """The model's name, as the server calls it."""
+    key_env: str | None = None
+    """The environment variable that holds the key, if the server wants one. Only its name is ever
+    written anywhere."""
+    timeout: float = Field(default=120.0, gt=0)
+    """Seconds to wait for one reply."""
+    retries: int = Field(default=2, ge=0)
+    """How often a question is put again: after 429, a server's error or a time-out (waiting
+    longer each time), and after a reply that cannot be used (with the reason)."""
+    structured: Literal["auto", "always", "never"] = "auto"
+    """Whether replies are asked for by JSON schema (`response_format`). "auto": until the server
+    turns out to refuse or ignore it."""
+    temperature: float | None = Field(default=0.0, ge=0)
+    """None: not sent, for models that take no other than their own."""
+    max_tokens: int | None = Field(default=None, ge=1)
+    """Longest reply; None: the server's own limit."""
+
+    @field_validator("base_url")
+    @classmethod
+    def _address(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("give an address such as http://localhost:8000/v1")
+        if "@" in parts.netloc or parts.query:
+            raise ValueError("an address is written to files: name the key's variable in key_env")
+        return url
+
+    @field_validator("key_env")
+    @classmethod
+    def _variable(cls, name: str | None) -> str | None:
+        if name is not None and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,63}", name):
+            # Somebody may have put the key itself here: it is not repeated.
+            raise ValueError("give the name of an environment variable, not the key itself")
+        return name
+
+
 class DesignConfig(Frozen):
     """How the agents design prompts."""
 
-    brain: Literal["rules"] = "rules"
-    """Who decides: deterministic rules; models come as a second brain behind the same interface."""
+    brain: Literal["rules", "model"] = "rules"
+    """Who decides: deterministic rules, or a chat model, whose unusable replies rules replace."""
+    endpoint: EndpointConfig | None = None
+    """Where the brain "model" is; None: the run's own model decides."""
     recall: float = Field(default=0.95, gt=0, le=1)
     """A capacity counts if at least this share of the facts is answered from the prompt."""
     max_facts: int = Field(default=128, ge=1)
@@ -260,7 +307,9 @@ def apply(tree: dict[str, Any], override: str) -> None:
         raise UserError(f"--set {override!r}: the value is not YAML: {error}") from error
     *parents, last = key.strip().split(".")
     for parent in parents:
-        node = tree.setdefault(parent, {})
+        if tree.get(parent) is None:
+            tree[parent] = {}  # A section that is optional is written as null.
+        node = tree[parent]
         if not isinstance(node, dict):
             raise UserError(f"--set {override!r}: {parent!r} has no keys below it")
         tree = node
@@ -273,14 +322,29 @@ def _explain(source: str, error: dict[str, Any]) -> str:
         known = _keys_at(error["loc"][:-1])
         near = difflib.get_close_matches(str(error["loc"][-1]), known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
-        return f"{source}: unknown key {place!r} (value {error['input']!r}); {hint}"
+        value = "" if _may_hold_a_key(error) else f" (value {error['input']!r})"
+        return f"{source}: unknown key {place!r}{value}; {hint}"
+    if _may_hold_a_key(error):
+        return f"{source}: {place}: {error['msg']}"
     return f"{source}: {place} = {error['input']!r}: {error['msg']}"
+
+
+def _may_hold_a_key(error: dict[str, Any]) -> bool:
+    """Whether the refused value could be, or have in it, a secret that was put into a file."""
+    if "endpoint" not in error["loc"]:
+        return False
+    whole = error["type"] in ("extra_forbidden", "missing", "model_type")
+    last, text = error["loc"][-1], str(error["input"])
+    address = last == "base_url" and bool({"@", "?"} & set(text))
+    return whole or last == "key_env" or address
 
 
 def _keys_at(location: tuple[int | str, ...]) -> list[str]:
     model: type[BaseModel] = Config
     for part in location:
         annotation = model.model_fields[str(part)].annotation
+        if isinstance(annotation, types.UnionType):
+            annotation = get_args(annotation)[0]
         if not isinstance(annotation, type) or not issubclass(annotation, BaseModel):
             return []
         model = annotation

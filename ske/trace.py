@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,12 @@ class Event(Frozen):
     tokens: int = 0
     seconds: float = 0.0
     cached: bool = False
+    """Whether the model's replies were stored ones."""
+    attempts: int = 0
+    """How often a model was asked for this decision; 0 if none was. If it was and `brain` is
+    "rules", no reply could be used, and `notes` say why."""
+    call: str = ""
+    """The key of the model's call (`items/calls.jsonl`); a turn that is redone has the same."""
 
 
 class Trace:
@@ -44,6 +51,14 @@ class Trace:
     def __init__(self, path: Path) -> None:
         """Events go to `path`."""
         self.path = path
+
+    def events(self) -> Iterator[Event]:
+        """What is written, one at a time (a trace can be large); a torn last line is left out."""
+        if self.path.exists():
+            with self.path.open(encoding="utf-8", newline="\n") as file:
+                for line in file:
+                    if line.endswith("\n"):
+                        yield Event.model_validate_json(line)
 
     def add(self, event: Event) -> None:
         """Write one event."""

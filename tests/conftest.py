@@ -1,7 +1,9 @@
 """Before torch or transformers is imported: one thread, no network."""
 
 import os
+import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -21,3 +23,29 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lm.model.save_pretrained(folder)
     lm.tokenizer.save_pretrained(folder)
     return folder
+
+
+class Said(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def ske(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """The command line in this process, started in `tmp_path`: ske("run", "some.yaml")."""
+    from pipeline import cli
+
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str | Path) -> Said:
+        monkeypatch.setattr(sys, "argv", ["ske", *map(str, arguments)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+        found = capsys.readouterr()
+        return Said(code, found.out, found.err)
+
+    return call

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 from scripted import ScriptedLM, make_facts
 
+from agents.approval import say
 from agents.critic import reason
 from agents.examiner import Answer, mark
 from agents.graph import build, design
@@ -139,14 +141,63 @@ def test_approval(tmp_path: Path) -> None:
     waiting = config(approve=True, max_trials=3)
     lm = ScriptedLM(facts, 9)
     for _ in range(2):
-        with pytest.raises(NeedsApproval, match=r"design\.approve=false"):
+        with pytest.raises(NeedsApproval, match=r"ske inspect RUN --approve"):
             design(facts, lm, waiting, tmp_path)
     assert (tmp_path / "prompts" / "pack-00.md").exists()
     calls = lm.calls
-    approved = design(facts, lm, waiting, tmp_path, approved=True)
+    assert say(tmp_path, True) == 1
+    approved = design(facts, lm, waiting, tmp_path)
     assert lm.calls == calls
     assert approved == design(facts, lm, config(max_trials=3), tmp_path / "plain")
     assert approved == design(facts, lm, waiting, tmp_path), "approval is asked for once"
+
+
+def test_rejected_prompts_are_not_used_and_the_reason_is_kept(tmp_path: Path) -> None:
+    facts = make_facts(3)
+    waiting, lm = config(approve=True, max_trials=2), ScriptedLM(facts, 9)
+    with pytest.raises(NeedsApproval):
+        design(facts, lm, waiting, tmp_path)
+    say(tmp_path, False, "too terse")
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"rejected: 'too terse'; change the keys of `design`"):
+            design(facts, lm, waiting, tmp_path)
+    said = [row for row in read_rows(tmp_path / "trace.jsonl") if row["role"] == "approval"]
+    assert [(row["brain"], row["notes"]) for row in said] == [("person", ["rejected: too terse"])]
+    say(tmp_path, True)
+    assert design(facts, lm, waiting, tmp_path).passed, "the last word counts"
+
+
+def test_an_approval_of_other_prompts_is_refused(tmp_path: Path) -> None:
+    few, many = make_facts(3), make_facts(4)
+    waiting = config(approve=True, max_trials=2)
+    for facts, name in ((few, "few"), (many, "many")):
+        with pytest.raises(NeedsApproval):
+            design(facts, ScriptedLM(facts, 9), waiting, tmp_path / name)
+    say(tmp_path / "few", True)
+    (tmp_path / "many/work").mkdir()
+    shutil.copy(tmp_path / "few/work/approval.json", tmp_path / "many/work/approval.json")
+    with pytest.raises(UserError, match="for other prompts"):
+        design(many, ScriptedLM(many, 9), waiting, tmp_path / "many")
+    (tmp_path / "many/work/approval.json").write_text('{"approved": true}')
+    with pytest.raises(UserError, match=r"approval\.json: this is no approval.*--approve"):
+        design(many, ScriptedLM(many, 9), waiting, tmp_path / "many")
+    say(tmp_path / "many", True)
+    assert design(many, ScriptedLM(many, 9), waiting, tmp_path / "many").passed
+
+
+def test_a_changed_prompt_cannot_be_approved(tmp_path: Path) -> None:
+    facts = make_facts(2)
+    with pytest.raises(UserError, match="no prompts wait"):
+        say(tmp_path, True)
+    with pytest.raises(NeedsApproval):
+        design(facts, ScriptedLM(facts, 9), config(approve=True, max_trials=2), tmp_path)
+    prompt = tmp_path / "prompts/pack-00.md"
+    prompt.write_text(prompt.read_text() + "!")
+    with pytest.raises(UserError, match=r"pack-00\.md was changed since it was designed"):
+        say(tmp_path, True)
+    prompt.unlink()
+    with pytest.raises(UserError, match=r"pack-00\.md is missing"):
+        say(tmp_path, True)
 
 
 def test_switching_approval_off_goes_on(tmp_path: Path) -> None:

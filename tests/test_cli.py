@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
@@ -15,29 +14,6 @@ from pipeline import cli
 ROOT = Path(__file__).parents[1]
 GOOD = {"prompt": "The capital of Ruria is", "subject": "Ruria", "target_new": "Vell"}
 HEAVY = ("torch", "transformers", "datasets", "peft", "trl")
-
-
-class Said(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def ske(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: str | Path) -> Said:
-        monkeypatch.setattr(sys, "argv", ["ske", *map(str, arguments)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-        found = capsys.readouterr()
-        return Said(code, found.out, found.err)
-
-    return call
 
 
 def facts_file(folder: Path, *lines: str) -> Path:

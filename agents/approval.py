@@ -1,0 +1,109 @@
+"""A person's word on finished prompts: which prompts it is about, and yes or no.
+
+Reads `design.json` and `prompts/` of the design's folder; writes `work/approval.json` there and
+adds to its trace. A design that waits (`design.approve`) goes on only with a yes to its prompts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from agents.records import Design, Pack
+from ske.io import write_json
+from ske.trace import Event, Trace
+from ske.types import Frozen, UserError, content_hash
+
+FILE = "work/approval.json"
+"""In `work`, which is no output: whether somebody read the prompts changes nothing about them."""
+
+
+class Approval(Frozen):
+    """What a person said."""
+
+    prompts: str
+    """The hash of the prompts that were read."""
+    approved: bool
+    reason: str = ""
+    """Why not."""
+
+
+def prompts_hash(packs: Sequence[Pack]) -> str:
+    """What tells prompts from others: their names and every character of them."""
+    return content_hash([[pack.id, pack.system] for pack in packs])
+
+
+def say(folder: Path, approved: bool, reason: str = "") -> int:
+    """Write down what a person says about the prompts that wait; returns how many there are.
+
+    Args:
+        folder: The design's.
+        approved: Yes or no; the last word counts.
+        reason: Why not.
+
+    Raises:
+        UserError: No prompts are there, or a file is not the prompt that was designed.
+    """
+    path = folder / "design.json"
+    if not path.exists():
+        raise UserError(f"{folder}: no prompts wait for approval here; the design is not done")
+    design = Design.model_validate_json(path.read_text(encoding="utf-8"))
+    for pack in design.packs:
+        _check_file(folder / "prompts" / f"{pack.id}.md", pack)
+    word = Approval(prompts=prompts_hash(design.packs), approved=approved, reason=reason)
+    write_json(folder / FILE, word.model_dump(mode="json"))
+    Trace(folder / "trace.jsonl").add(
+        Event(
+            stage="design",
+            role="approval",
+            brain="person",
+            template="",
+            template_hash="",
+            reply="yes" if approved else f"no: {reason}",
+            parsed=word.model_dump(mode="json"),
+            notes=[] if approved else [f"rejected: {reason}"],
+        )
+    )
+    return len(design.packs)
+
+
+def _check_file(path: Path, pack: Pack) -> None:
+    text = path.read_bytes().decode("utf-8", "replace") if path.exists() else None
+    if text != pack.system:
+        what = "is missing" if text is None else "was changed since it was designed"
+        raise UserError(
+            f"{path} {what}; approval is for the prompts as they were designed. Change what the "
+            "agents do with the keys of `design`, or run the design stage again to have it back"
+        )
+
+
+def approved(folder: Path, packs: Sequence[Pack]) -> bool:
+    """Whether these prompts may be used; False if nobody has said anything yet.
+
+    Raises:
+        UserError: They were rejected, or the approval is for other prompts, or cannot be read.
+    """
+    path = folder / FILE
+    if not path.exists():
+        return False
+    try:
+        word = Approval.model_validate_json(path.read_text(encoding="utf-8"))
+    except (ValidationError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: this is no approval; {_AGAIN}") from error
+    if word.prompts != prompts_hash(packs):
+        raise UserError(
+            f"{path}: this approval is for other prompts ({word.prompts}) than those in "
+            f"{folder / 'prompts'} ({prompts_hash(packs)}); {_AGAIN}"
+        )
+    if not word.approved:
+        raise UserError(
+            f"{folder / 'prompts'}: these prompts were rejected: {word.reason!r}; change the keys "
+            "of `design` (layouts, recall, max_facts, brain) and run again, which designs afresh, "
+            "or approve them after all"
+        )
+    return True
+
+
+_AGAIN = "read the prompts and approve them again with: ske inspect RUN --approve"

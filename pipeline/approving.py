@@ -1,0 +1,49 @@
+"""`ske inspect --approve | --reject`: a person's word on the prompts of a design that waits."""
+
+from __future__ import annotations
+
+from agents.approval import say
+from pipeline.labels import counted
+from pipeline.run import Run
+from pipeline.stage import read_manifest
+from ske.io import locked
+from ske.types import UserError
+
+
+def waits(run: Run) -> bool:
+    """Whether prompts are there that nobody has approved yet, or that were rejected."""
+    return (
+        run.config.design.approve
+        and (run.stage("design") / "design.json").exists()
+        and not read_manifest(run.folder, "design")
+    )
+
+
+def answer(run: Run, approve: bool, reject: str | None) -> str:
+    """Write the word down; returns how to go on.
+
+    Raises:
+        UserError: Both words at once, a no without a reason, a design that does not wait, prompts
+            that are not those that were designed, or a run that is under way.
+    """
+    again = f"ske run {run.folder}/config.yaml"
+    if approve and reject is not None:
+        raise UserError("--approve and --reject: say one of them")
+    if reject is not None and not reject.strip():
+        raise UserError("--reject '': say why, e.g. --reject 'the footer is missing'")
+    if not run.config.design.approve:
+        raise UserError(
+            f"{run.folder}: design.approve is false, so no prompts wait for approval; "
+            f"with it: {again} --stage design --set design.approve=true"
+        )
+    if read_manifest(run.folder, "design"):
+        raise UserError(f"{run.folder}: the design is done, its prompts were approved before")
+    with locked(run.folder):
+        count = say(run.stage("design"), approve, (reject or "").strip())
+    prompts = counted(count, "prompt")
+    if approve:
+        return f"Approved {prompts}. Go on with: {again}"
+    return (
+        f"Rejected {prompts}; the reason is in {run.stage('design')}/trace.jsonl. Change the "
+        f"design and run again, e.g. {again} --set design.max_facts=32"
+    )
