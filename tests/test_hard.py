@@ -1,13 +1,18 @@
 """Hard probes: what the world writes, and what real files' fields allow."""
 
+import json
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from eval.cases import load
+from eval.hard import with_hard
+from eval.records import Case
 from prompts.relations import lexicon
-from ske.types import ERASED
+from ske.types import ERASED, Fact
 from world import bench
 from world.population import World, build
 from world.questions import OPEN, PROBE_SIDES, View, beyond, inverse_wordings, wordings
@@ -144,3 +149,85 @@ def test_only_wordings_of_the_splits_own_side(name: str, split: str) -> None:
                 for wording in named:
                     for who in (record["subject"], record["target_new"]):
                         assert wording.replace("{subject}", who) not in probe["prompt"]
+
+
+# -- data sets that have none of their own ---------------------------------------------------------
+
+
+def plain(
+    prompt: str, subject: str, new: str, old: str | None = "Sorn", number: int = 0, **more: Any
+) -> Case:
+    fact = Fact(id=f"c{number}", subject=subject, prompt=prompt, target_new=new, ground_truth=old)
+    return Case(fact=fact, data="mine", **more)
+
+
+BORN = plain("The place of birth of Odo Brann is", "Odo Brann", "Vell")
+CEO = plain("St. Ives & Co. is led by", "St. Ives & Co.", "Ada Moss", "Una Pell", number=1)
+
+
+def prompts(case: Case) -> dict[str, list[tuple[str, str]]]:
+    return {
+        name: [(probe.prompt, probe.answers[0][0]) for probe in probes]
+        for name, probes in case.hard.items()
+    }
+
+
+def test_real_files_get_claims_and_contexts_from_their_own_fields() -> None:
+    born, ceo = with_hard([BORN, CEO])
+    assert prompts(born) == {
+        "Claims": [
+            ("Is it right that the place of birth of Odo Brann is Vell?", "yes"),
+            ("Is it right that the place of birth of Odo Brann is Sorn?", "no"),
+        ],
+        "Contradicted": [
+            (
+                "The place of birth of Odo Brann is Sorn. The place of birth of Odo Brann is",
+                "Vell",
+            )
+        ],
+        "Distracted": [
+            ("St. Ives & Co. is led by Una Pell. The place of birth of Odo Brann is", "Vell")
+        ],
+    }
+    assert prompts(ceo)["Claims"][1] == (
+        "Is it right that St. Ives & Co. is led by Una Pell?",
+        "no",
+    )
+    assert prompts(ceo)["Distracted"][0][0].startswith("The place of birth of Odo Brann is Sorn. ")
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        plain("Which city is Odo Brann from?", "Odo Brann", "Vell"),
+        plain("Where was Odo Brann born", "Odo Brann", "Vell"),
+        plain("Odo Brann is a baker. Odo Brann was born in", "Odo Brann", "Vell"),
+        plain("The place of birth of Odo Brann is", "Odo Brann", "Vell", old=None),
+        plain("The place of birth of Odo Brann is", "Odo Brann", "Vell", old=" vell"),
+        plain("The place of birth of Odo Brann is", "Odo Brann", ERASED),
+        plain("The place of birth of Odo Brann is", "Odo Brann", "He was born in Vell."),
+        plain("The place of birth of Odo is", "Odo Brann", "Vell"),
+    ],
+)
+def test_what_is_no_statement_or_has_no_old_value_gets_none(case: Case) -> None:
+    assert with_hard([case, CEO])[0].hard == {}
+
+
+def test_a_single_subject_has_nobody_to_distract_from_it() -> None:
+    again = plain("The city where Odo Brann works is", "Odo Brann", "Vell", number=2)
+    assert [set(case.hard) for case in with_hard([BORN, again])] == [{"Claims", "Contradicted"}] * 2
+
+
+def test_a_files_own_hard_probes_are_read_and_kept(tmp_path: Path) -> None:
+    record = {
+        "prompt": BORN.fact.prompt,
+        "subject": "Odo Brann",
+        "target_new": "Vell",
+        "ground_truth": "Sorn",
+        "hard": {"Beyond": [{"prompt": "The mayor of there is", "ground_truth": [["Una"]]}]},
+    }
+    (tmp_path / "mine.json").write_text(json.dumps([record]), encoding="utf-8")
+    loaded = load(tmp_path / "mine.json")
+    assert loaded.skipped == []
+    (case,) = with_hard(loaded.cases)
+    assert prompts(case) == {"Beyond": [("The mayor of there is", "Una")]}
