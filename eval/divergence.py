@@ -9,8 +9,8 @@ tokens still are the most likely; this also sees what has not tipped yet.
 Only the k most likely tokens are known of either model. So both distributions are read on a coarser
 set: the tokens that both lists hold, the answer's own token (known of both exactly), and one bucket
 for all others. Merging outcomes never raises a KL divergence (Cover and Thomas 2006, theorem 2.7.1,
-the log sum inequality), so the figure is a lower bound, and close to the true one where the answer's
-tokens hold most of the mass. In nats. Reads numbers, writes nothing.
+the log sum inequality), so the figure is a lower bound, and close to the true one where the
+answer's tokens hold most of the mass. In nats. Reads numbers, writes nothing.
 """
 
 from __future__ import annotations
