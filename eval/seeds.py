@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
+from eval.capability import SkillRow
 from eval.score import Row
 from ske.config import Config, load
 from ske.io import read_rows
@@ -30,7 +31,7 @@ class Runs(NamedTuple):
     config: Config
     """That of the first run."""
     rows: list[Row]
-    capability: list[dict[str, Any]]
+    capability: list[SkillRow]
     seeds: dict[int, Path]
     """Which seed of the rows is which run."""
 
@@ -62,13 +63,14 @@ def gather(folders: Sequence[Path]) -> Runs:
         _check_alike(runs[0], other)
     labels = _labels(runs)
     redrawn = len({run.config.edits.seed for run in runs}) > 1
-    rows, capability = [], []
+    rows: list[Row] = []
+    capability: list[SkillRow] = []
     for label, run in zip(labels, runs, strict=True):
         names = _prompts(run) if redrawn else {}
         for row in run.rows:
             case = names.get(row["case"], row["case"])
             rows.append(_row(run.folder, row | {"seed": label, "case": case}))
-        capability += [row | {"seed": label} for row in run.capability]
+        capability += [SkillRow(**row | {"seed": label}) for row in run.capability]
     places = {label: run.folder for label, run in zip(labels, runs, strict=True)}
     return Runs(runs[0].config, rows, capability, places)
 

@@ -176,10 +176,11 @@ def comparisons(
         ValueError: If a probe occurs twice.
     """
     rows = list(rows)
-    methods = list(dict.fromkeys(row.method for row in rows))
+    found = _values(rows, beside)
+    methods = list(dict.fromkeys(one.method for one in (*rows, *found)))
     methods.sort(key=lambda name: name != reference)
     values: dict[tuple[str, str, str], dict[tuple[tuple[str, str], int], float]] = {}
-    for key, value in _values(rows, beside).items():
+    for key, value in found.items():
         if key.category == ALL:
             of_method = values.setdefault((key.protocol, key.metric, key.method), {})
             of_method[_cluster(key)] = value

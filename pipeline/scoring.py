@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
 
-from eval.score import ALL, Row, matches
-from eval.stats import bootstrap_seeds
-from eval.tables import COMPARISON_COLUMNS, RESULT_COLUMNS, comparisons, results, shown, write_csv
+from eval.capability import SkillRow, values
+from eval.score import Row
+from eval.tables import COMPARISON_COLUMNS, RESULT_COLUMNS, comparisons, results, write_csv
 from pipeline.places import reference_of
 from pipeline.run import Run
 from ske.io import read_rows
@@ -17,39 +16,10 @@ from ske.io import read_rows
 def run(run: Run, folder: Path) -> None:
     """Score, and put both tables into the run folder as well."""
     rows = [Row(**row) for row in read_rows(run.stage("ask") / "rows.jsonl")]
-    extra = capability(read_rows(run.stage("ask") / "capability.jsonl"))
-    write_csv(folder / "results.csv", RESULT_COLUMNS, results(rows, extra))
-    write_csv(
-        folder / "comparisons.csv", COMPARISON_COLUMNS, comparisons(rows, reference_of(run.config))
-    )
+    beside = values(SkillRow(**row) for row in read_rows(run.stage("ask") / "capability.jsonl"))
+    table = results(rows, beside=beside)
+    against = comparisons(rows, reference_of(run.config), beside)
+    write_csv(folder / "results.csv", RESULT_COLUMNS, table)
+    write_csv(folder / "comparisons.csv", COMPARISON_COLUMNS, against)
     for name in ("results.csv", "comparisons.csv"):
         shutil.copyfile(folder / name, run.folder / name)
-
-
-def capability(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Result rows of the unrelated skills: percent right, by skill and over all questions.
-
-    A block per seed, and one `all` over the seeds of a method that has several; every seed is
-    asked the same questions in the same order, so a question is a case.
-    """
-    right: dict[tuple[str, str], dict[tuple[str, int], dict[int, float]]] = {}
-    for row in rows:
-        own = right.setdefault((row["method"], row["dataset"]), {})
-        asked = own.setdefault((row["skill"], row["seed"]), {})
-        asked[len(asked)] = 100.0 * matches(row["text"], row["answer"], row["prompt"])
-    table = []
-    for (method, dataset), own in right.items():
-        seeds = sorted({seed for _, seed in own})
-        for block in [*seeds, *([ALL] if len(seeds) > 1 else [])]:
-            for category in [ALL, *dict.fromkeys(skill for skill, _ in own)]:
-                values = {
-                    ((skill, number), seed): value
-                    for (skill, seed), asked in own.items()
-                    if category in (ALL, skill) and block in (ALL, seed)
-                    for number, value in asked.items()
-                }
-                if values:
-                    told = {"dataset": dataset, "protocol": "generate", "metric": "capability"}
-                    told |= {"method": method, "category": category, "seed": block}
-                    table.append(told | shown(bootstrap_seeds(values)))
-    return table
