@@ -21,8 +21,9 @@ import numpy as np
 from eval.score import BASE, CaseKey, Row, collect, key_of, matches, mean, score_row
 
 FURTHER = ("self_refutation", "locality_correct", "locality_kl", "edit_success_by_belief")
-NOT_PERCENT = ("locality_kl", "perplexity")
-"""In nats, and in tokens a model is torn between; less is better, and there is no upper bound."""
+LEAST = {"locality_kl": 0.0, "perplexity": 1.0}
+"""Metrics that are no percentages, and the least they can be: nats, and how many tokens a model is
+torn between. Less is better, and nothing bounds them above."""
 QUARTERS = 4
 CLAIMS = "Claims"
 """The category of `hard` whose claims hold the new value (yes) or the old one (no)."""
@@ -30,7 +31,7 @@ _DENIED = (("no",),)
 
 
 def further(rows: Iterable[Row]) -> dict[CaseKey, float]:
-    """The value of every case, in percent or as `NOT_PERCENT` says; error rows are left out."""
+    """The value of every case, in percent or as `LEAST` says; error rows are left out."""
     kept = [row for row in rows if row.error is None]
     strata = strengths(kept)
     shares: list[tuple[CaseKey, float]] = []

@@ -1,7 +1,7 @@
 """The tables people read, from saved rows: `results.csv`, `comparisons.csv` and Markdown.
 
 Every number can be rebuilt without a model. Values are percentages, differences are percentage
-points, but for the metrics of `further.NOT_PERCENT`. Writes only where `write_csv` is told to.
+points, but for the metrics of `further.LEAST`. Writes only where `write_csv` is told to.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from eval.further import FURTHER, NOT_PERCENT, further
+from eval.further import FURTHER, LEAST, further
 from eval.levels import Bounds
 from eval.score import ALL, BASE, METRICS, PROTOCOLS, CaseKey, ErrorKey, Row, per_case
 from eval.stats import PERCENT, Interval, bootstrap_seeds, holm, paired
@@ -97,7 +97,7 @@ def _values(rows: Sequence[Row], beside: Mapping[CaseKey, float] | None) -> dict
 
 
 def _bounds(metric: str) -> Bounds | None:
-    return None if metric in NOT_PERCENT else PERCENT
+    return None if metric in LEAST else PERCENT
 
 
 def _grouped(
@@ -140,7 +140,10 @@ def _result(group: _Group, values: Mapping[tuple[str, int], float]) -> TableRow:
     row.update(group._asdict())
     row["n"] = 0
     if values:
-        row.update(shown(bootstrap_seeds(values, bounds=_bounds(group.metric))))
+        found = bootstrap_seeds(values, bounds=_bounds(group.metric))
+        # Student's t knows no bound; a value below it cannot be.
+        least = LEAST.get(group.metric, found.low)
+        row.update(shown(found._replace(low=max(found.low, least))))
     return row
 
 

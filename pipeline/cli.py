@@ -122,7 +122,7 @@ def _check_methods(names: tuple[str, ...] | list[str]) -> None:
 
 
 def _check_options(config: Config) -> None:
-    """Refuse bad options of any method, and tasks that cannot be asked, before anything heavy runs."""
+    """Refuse bad options and tasks that cannot be asked before anything heavy runs."""
     from eval.harness import check
     from methods.base import Workshop
     from methods.table import build
