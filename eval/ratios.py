@@ -13,11 +13,12 @@ import numpy as np
 from eval.levels import Floats
 from eval.score import ALL, CaseKey, mean
 from eval.stats import Interval
+from eval.tables import RESULT_COLUMNS, TableRow, shown
 
 CEILINGS = ("prompt", "retrieval")
 """Whose portability others are measured against: what the same facts give in a prompt, all at
 once, or those looked up for each question."""
-METRIC = "portability"
+METRIC, SHARE = "portability", "portability_share"
 
 
 def share(
@@ -76,3 +77,13 @@ def shares(values: Mapping[CaseKey, float]) -> dict[tuple[str, str, str, str, in
             if interval is not None:
                 found[method, dataset, protocol, ceiling, seed] = interval
     return found
+
+
+def share_rows(values: Mapping[CaseKey, float]) -> list[TableRow]:
+    """Rows of `results.csv`: metric `portability_share`, the ceiling's name as the category."""
+    rows = []
+    for (method, dataset, protocol, ceiling, seed), interval in shares(values).items():
+        named = (method, dataset, protocol, SHARE, ceiling)
+        told = dict(zip(RESULT_COLUMNS, named, strict=False)) | {"seed": seed}
+        rows.append(told | shown(interval))
+    return rows

@@ -223,7 +223,7 @@ def report(run_: Folder) -> None:
     from pipeline import scoring
 
     this = _opened(run_, None)
-    if not (this.stage("ask") / "rows.jsonl").exists():
+    if not this.stage("ask").exists():
         raise UserError(f"{run_}: nothing was asked yet; first: ske run {run_}/config.yaml")
     for module, name in ((scoring, "score"), (writing, "report")):
         folder = this.stage(name)
