@@ -11,6 +11,7 @@ STAGES = (
         (),
         ("data", "edits", "world"),
         "draw the corrections and their probes",
+        version=2,
     ),
     Stage(
         "design",
@@ -46,6 +47,7 @@ STAGES = (
         ("facts", "train", "edit"),
         ("model", "methods", "eval", "seed"),
         "every method is asked every probe",
+        version=2,
     ),
     Stage(
         "score",
@@ -53,6 +55,7 @@ STAGES = (
         ("ask",),
         ("eval", "seed"),
         "saved rows become results with intervals",
+        version=2,
     ),
     Stage(
         "report",
@@ -60,5 +63,6 @@ STAGES = (
         ("score",),
         (),
         "tables, figures and a page",
+        version=2,
     ),
 )
