@@ -22,6 +22,9 @@ _ASKS = re.compile(
 )
 _SENTENCE_END = re.compile(r"[.?!:;\"]")
 """A passage, or a question that somebody else is to have asked: no statement to be completed."""
+_NO_STATEMENT = re.compile(r", (?:who|whose|which|that|where)\b|\bare$")
+"""A clause that is no sentence with its value ("Bo Ek, who plays"), and lists ("the siblings of Bo
+Ek are"), whose old value may well be right beside the new one."""
 _LONGEST = 30
 """Words of a statement at most."""
 
@@ -53,6 +56,7 @@ def is_stated(fact: Fact) -> bool:
         and fact.subject in fact.prompt
         and 2 < len(words) <= _LONGEST
         and not _ASKS.match(fact.prompt)
+        and not _NO_STATEMENT.search(fact.prompt.replace(fact.subject, ""))
         and not _SENTENCE_END.search(fact.prompt.replace(fact.subject, ""))
         and not any(_SENTENCE_END.search(text) for text in texts)
     )

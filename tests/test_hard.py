@@ -207,6 +207,8 @@ def test_real_files_get_claims_and_contexts_from_their_own_fields() -> None:
         plain("The place of birth of Odo Brann is", "Odo Brann", ERASED),
         plain("The place of birth of Odo Brann is", "Odo Brann", "He was born in Vell."),
         plain("The place of birth of Odo is", "Odo Brann", "Vell"),
+        plain("Odo Brann, who works in", "Odo Brann", "Vell"),
+        plain("The names of the towns of Odo Brann are", "Odo Brann", "Vell"),
     ],
 )
 def test_what_is_no_statement_or_has_no_old_value_gets_none(case: Case) -> None:
