@@ -152,7 +152,7 @@ def _believe(lm: LM, own: Sequence[Item], fields: list[dict[str, Any]]) -> None:
     old = [own[i].old or "" for i in known]
     for i, scored in zip(known, _scored(lm, own, known, old), strict=True):
         if scored.tokens and not math.isnan(total := math.fsum(scored.logprobs)):
-            fields[i]["prior"] = math.exp(total)
+            fields[i]["prior"] = math.exp(min(total, 0.0))
 
 
 def _lose(lm: LM, own: Sequence[Item], fields: list[dict[str, Any]]) -> None:

@@ -80,7 +80,7 @@ def shares(values: Mapping[CaseKey, float]) -> dict[tuple[str, str, str, str, in
 
 
 def share_rows(values: Mapping[CaseKey, float]) -> list[TableRow]:
-    """Rows of `results.csv`: metric `portability_share`, the ceiling's name as the category."""
+    """Rows in the columns of results: metric `portability_share`, the ceiling as the category."""
     rows = []
     for (method, dataset, protocol, ceiling, seed), interval in shares(values).items():
         named = (method, dataset, protocol, SHARE, ceiling)

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from eval.capability import values
-from eval.ratios import share_rows
-from eval.score import count_errors, per_case
+from eval.score import count_errors
 from eval.seeds import gather
 from eval.tables import (
     COMPARISON_COLUMNS,
@@ -32,7 +31,7 @@ def combine(folders: Sequence[Path], out: Path) -> str:
     """
     runs = gather(folders)
     beside = values(runs.capability)
-    table = results(runs.rows, share_rows(per_case(runs.rows)), beside)
+    table = results(runs.rows, beside=beside)
     against = comparisons(runs.rows, reference_of(runs.config), beside)
     text = markdown(table, count_errors(runs.rows))
     told = "\n".join(f"- {seed}: {folder}" for seed, folder in sorted(runs.seeds.items()))

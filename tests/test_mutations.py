@@ -68,7 +68,7 @@ def _case(method: str, number: int, city: str) -> dict[str, Found]:
 def figures(found: Saved) -> tuple[dict[tuple[str, ...], Any], dict[tuple[str, ...], Any]]:
     rows = [Row.model_validate(row) for row in found.rows.values()]
     beside = values(SkillRow.model_validate(row) for row in found.skills.values())
-    table = results(rows, share_rows(per_case(rows)), beside)
+    table = results(rows, beside=beside) + share_rows(per_case(rows))
     against = comparisons(rows, "lora", beside)
     one = {(r["method"], r["protocol"], r["metric"], r["category"]): r["mean"] for r in table}
     two = {(r["method_a"], r["method_b"], r["protocol"], r["metric"]): r["diff"] for r in against}
