@@ -1,17 +1,20 @@
 """Puts every probe to a model and saves what it said; scores are computed later, from the rows.
 
 Two protocols: `teacher_forced` (argmax at each token of the gold answer, as the literature does)
-and `generate` (free generation with the model's natural stop).
+and `generate` (free generation with the model's natural stop). Beside them: the distributions at
+the base model's own answer (`eval.divergence`), and how strongly it believed the old answer.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from eval.divergence import TOP_K, Told, divergence, told
 from eval.records import Case, Probe
-from eval.score import METRICS, Protocol, Row
-from ske.lm import LM, Pair, Sampling, ask
+from eval.score import BASE, METRICS, Protocol, Row
+from ske.lm import LM, Pair, Sampling, Scored, ask
 from ske.types import Frozen
 
 
@@ -20,10 +23,15 @@ class Item(Frozen):
 
     case: str
     metric: str
+    """One of `score.METRICS`; "capability" and "perplexity" for what belongs to no case."""
     category: str
     probe: int
     prompt: str
     answers: tuple[tuple[str, ...], ...]
+    system: str | None = None
+    """What is read before the prompt, if anything."""
+    old: str | None = None
+    """The old answer, for an edit's own question."""
 
 
 class Answer(Frozen):
@@ -38,6 +46,12 @@ class Answer(Frozen):
     """Tokens of the gold answer (the first alias of the first answer)."""
     argmax: tuple[int, ...] = ()
     """What the model would have said at each of them."""
+    told: Told | None = None
+    """Distributions at the base model's own answer (locality, protocol `generate`)."""
+    prior: float | None = None
+    """The probability, from 0 to 1, that the reply begins with the old answer (base model only)."""
+    loss: float | None = None
+    """Mean negative log-probability of a text's tokens, in nats (perplexity)."""
     error: str | None = None
 
 
@@ -53,6 +67,7 @@ def _items(case: Case, most: int | None) -> Iterator[Item]:
     groups.append(("paraphrase", "all", case.paraphrase))
     groups += [("portability", name, probes) for name, probes in case.portability.items()]
     groups += [("locality", name, probes) for name, probes in case.locality.items()]
+    groups += [("hard", name, probes) for name, probes in case.hard.items()]
     for metric, category, probes in groups:
         for number, probe in enumerate(probes[:most]):
             yield Item(
@@ -62,29 +77,104 @@ def _items(case: Case, most: int | None) -> Iterator[Item]:
                 probe=number,
                 prompt=probe.prompt,
                 answers=probe.answers,
+                old=fact.ground_truth if metric == "edit_success" else None,
             )
 
 
 def answer(
-    lm: LM, asked: Sequence[tuple[int, Item]], protocols: Sequence[str], max_new_tokens: int
+    lm: LM,
+    asked: Sequence[tuple[int, Item]],
+    protocols: Sequence[str],
+    max_new_tokens: int,
+    before: Sequence[Answer] | None = None,
 ) -> list[Answer]:
-    """Ask a model some items, given with their places."""
-    chats = [ask(item.prompt) for _, item in asked]
+    """Ask a model some items, given with their places.
+
+    Args:
+        lm: The model.
+        asked: The items and their places in the whole list.
+        protocols: Which are asked.
+        max_new_tokens: Longest reply.
+        before: The base model's answers to the same items; None if this is the base model.
+    """
     fields: list[dict[str, Any]] = [{"item": place} for place, _ in asked]
+    own = [item for _, item in asked]
+    spoken = [i for i, item in enumerate(own) if item.metric != "perplexity"]
     if "generate" in protocols:
-        for row, reply in zip(
-            fields, lm.generate(chats, Sampling(max_new_tokens=max_new_tokens)), strict=True
-        ):
-            row |= {"text": reply.text, "finished": reply.finished, "tokens": reply.reply_tokens}
+        chats = [ask(own[i].prompt, own[i].system) for i in spoken]
+        replies = lm.generate(chats, Sampling(max_new_tokens=max_new_tokens))
+        for i, reply in zip(spoken, replies, strict=True):
+            text, finished, count = reply.text, reply.finished, reply.reply_tokens
+            fields[i] |= {"text": text, "finished": finished, "tokens": count}
+        _distributions(lm, own, fields, before)
     if "teacher_forced" in protocols:
-        known = [place for place, (_, item) in enumerate(asked) if item.answers]
-        pairs = [Pair(chats[place], asked[place][1].answers[0][0]) for place in known]
-        for place, scored in zip(known, lm.logprobs(pairs), strict=True):
-            row = fields[place]
-            row |= {"target": tuple(scored.tokens), "argmax": tuple(scored.argmax)}
-            if not scored.tokens:
-                row["error"] = "the gold answer has no tokens"
+        _force(lm, own, spoken, fields)
+    if before is None:
+        _believe(lm, own, fields)
+    _lose(lm, own, fields)
     return [Answer(**row) for row in fields]
+
+
+def _force(
+    lm: LM, own: Sequence[Item], spoken: Sequence[int], fields: list[dict[str, Any]]
+) -> None:
+    """The argmax at each token of the gold answer."""
+    known = [i for i in spoken if own[i].answers]
+    for i, scored in zip(known, _scored(lm, own, known, _gold(own, known)), strict=True):
+        fields[i] |= {"target": tuple(scored.tokens), "argmax": tuple(scored.argmax)}
+        if not scored.tokens:
+            fields[i]["error"] = "the gold answer has no tokens"
+
+
+def _distributions(
+    lm: LM,
+    own: Sequence[Item],
+    fields: list[dict[str, Any]],
+    before: Sequence[Answer] | None,
+) -> None:
+    """What the model is about to say at each token of the base model's own answer."""
+    near = [i for i, item in enumerate(own) if item.metric == "locality"]
+    base = [fields[i] if before is None else before[i].model_dump() for i in near]
+    pairs = [
+        Pair(ask(own[i].prompt, own[i].system), said["text"], end=said["finished"])
+        for i, said in zip(near, base, strict=True)
+    ]
+    for i, scored in zip(near, lm.logprobs(pairs, TOP_K) if pairs else [], strict=True):
+        try:
+            fields[i]["told"] = told(scored)
+        except ValueError as error:
+            fields[i]["error"] = str(error)
+
+
+def _believe(lm: LM, own: Sequence[Item], fields: list[dict[str, Any]]) -> None:
+    """How probable the old answer is, its end not counted: "Vell" and "Vell." believe the same."""
+    known = [i for i, item in enumerate(own) if item.old]
+    old = [own[i].old or "" for i in known]
+    for i, scored in zip(known, _scored(lm, own, known, old), strict=True):
+        if scored.tokens and not math.isnan(total := math.fsum(scored.logprobs)):
+            fields[i]["prior"] = math.exp(min(total, 0.0))
+
+
+def _lose(lm: LM, own: Sequence[Item], fields: list[dict[str, Any]]) -> None:
+    """How badly the model predicts a text."""
+    texts = [i for i, item in enumerate(own) if item.metric == "perplexity"]
+    for i, scored in zip(texts, _scored(lm, own, texts, _gold(own, texts)), strict=True):
+        loss = -math.fsum(scored.logprobs) / max(len(scored.tokens), 1)
+        if scored.tokens and math.isfinite(loss):
+            fields[i]["loss"] = loss
+        else:
+            fields[i]["error"] = f"the text's {len(scored.tokens)} tokens have no finite loss"
+
+
+def _gold(own: Sequence[Item], places: Sequence[int]) -> list[str]:
+    return [own[i].answers[0][0] for i in places]
+
+
+def _scored(
+    lm: LM, own: Sequence[Item], places: Sequence[int], answers: Sequence[str]
+) -> list[Scored]:
+    chats = [ask(own[i].prompt, own[i].system) for i in places]
+    return lm.logprobs(list(map(Pair, chats, answers))) if places else []
 
 
 def rows(
@@ -106,12 +196,31 @@ def rows(
         for protocol in protocols:
             if protocol == "teacher_forced" and not item.answers:
                 continue
-            fields: dict[str, Any] = {**item.model_dump(), "error": own.error or before.error}
-            if protocol == "generate":
-                fields |= {"text": own.text, "finished": own.finished, "tokens": own.tokens}
-                if item.metric == "locality":
-                    fields["base_text"] = before.text
-            else:
-                wanted = before.argmax if item.metric == "locality" else own.target
-                fields["hits"] = tuple(int(a == b) for a, b in zip(own.argmax, wanted, strict=True))
+            fields: dict[str, Any] = item.model_dump(exclude={"system", "old"})
+            fields |= {"error": own.error or before.error}
+            if method == BASE and item.metric == "edit_success":
+                fields["prior"] = own.prior
+            read = _generated if protocol == "generate" else _forced
+            fields |= read(item, own, before)
             yield Row(method=method, dataset=dataset, protocol=protocol, seed=seed, **fields)
+
+
+def _generated(item: Item, own: Answer, before: Answer) -> dict[str, Any]:
+    fields: dict[str, Any] = {"text": own.text, "finished": own.finished, "tokens": own.tokens}
+    if item.metric == "locality":
+        fields["base_text"] = before.text
+        # Behind a prompt of its own, a method may read the same answer as other tokens.
+        if own.told and before.told and own.told.tokens == before.told.tokens:
+            fields["divergence"] = divergence(before.told, own.told)
+    return fields
+
+
+def _forced(item: Item, own: Answer, before: Answer) -> dict[str, Any]:
+    gold = _hits(own.argmax, own.target)
+    if item.metric == "locality":
+        return {"hits": _hits(own.argmax, before.argmax), "gold_hits": gold}
+    return {"hits": gold}
+
+
+def _hits(argmax: Sequence[int], wanted: Sequence[int]) -> tuple[int, ...]:
+    return tuple(int(a == b) for a, b in zip(argmax, wanted, strict=True))

@@ -1,7 +1,7 @@
 """KnowEdit's record shapes: wiki_counterfact, wiki_recent, ZsRE, WikiBio, ConvSent, Sanitation.
 
 Each function turns one record of a parsed file into a `Case`. The wiki shape is also that of our
-own world's files (`rephrase_prompts`, `id` and `relation` beside KnowEdit's keys), of flat
+own world's files (`rephrase_prompts`, `id`, `relation` and `hard` beside KnowEdit's keys), of flat
 CounterFact files, and of plain lists of facts.
 """
 
@@ -15,7 +15,7 @@ from ske.facts import quoted
 
 WIKI_KEYS = (
     *("id", "case_id", "subject", "prompt", "target_new", "ground_truth", "relation", "cond"),
-    *("rephrase_prompt", "rephrase_prompts", "portability", "locality"),
+    *("rephrase_prompt", "rephrase_prompts", "portability", "locality", "hard"),
     *("locality_prompt", "locality_ground_truth"),
 )
 BIO_KEYS = {"prompt": "text", "subject": "concept", "target_new": "labels"}
@@ -51,6 +51,7 @@ def wiki_case(source: Source, record: dict[str, Any], where: str, number: int) -
     rephrased += source.items(record, "rephrase_prompts", where)
     portability = source.groups(record, "portability", where)
     locality = source.groups(record, "locality", where)
+    hard = source.groups(record, "hard", where)
     if record.get("locality_prompt") is not None:
         place = f"{where}, locality_prompt"
         prompt = source.text(record, "locality_prompt", where)
@@ -64,6 +65,7 @@ def wiki_case(source: Source, record: dict[str, Any], where: str, number: int) -
         paraphrase=source.probes(rephrased, f"{where}, paraphrase", target),
         portability=portability,
         locality=locality,
+        hard=hard,
         data=source.name,
     )
 

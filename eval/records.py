@@ -50,6 +50,8 @@ class Case(Frozen):
     paraphrase: tuple[Probe, ...] = ()
     portability: dict[str, tuple[Probe, ...]] = Field(default_factory=dict)
     locality: dict[str, tuple[Probe, ...]] = Field(default_factory=dict)
+    hard: dict[str, tuple[Probe, ...]] = Field(default_factory=dict)
+    """Counted apart: what the embedded world writes, or what `eval.hard` makes of the fact."""
     data: str
     """The data set's name."""
 

@@ -13,19 +13,24 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from ske.types import Frozen
 
-Metric = Literal["edit_success", "paraphrase", "portability", "locality"]
+Metric = Literal["edit_success", "paraphrase", "portability", "locality", "hard"]
 Protocol = Literal["teacher_forced", "generate"]
 
-METRICS: tuple[Metric, ...] = ("edit_success", "paraphrase", "portability", "locality")
+METRICS: tuple[Metric, ...] = ("edit_success", "paraphrase", "portability", "locality", "hard")
 PROTOCOLS: tuple[Protocol, ...] = ("teacher_forced", "generate")
+BASE = "base"
+"""The unedited model: what locality and strength of belief are read from."""
 ALL = "all"
 """The category of probes that have none, and of the mean over the categories of a case."""
+
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
 
 class Row(Frozen):
@@ -55,7 +60,12 @@ class Row(Frozen):
     error: str | None = None
     """Why there is no answer. Such a row is counted, never a 0."""
     tokens: int = 0
-    prior: float | None = None
+    gold_hits: tuple[Literal[0, 1], ...] = ()
+    """For locality (`teacher_forced`): 1 where the argmax is the gold token."""
+    divergence: tuple[NonNegative, ...] = ()
+    """For locality (`generate`): KL(base || this model) at each token of the base's answer."""
+    prior: Share | None = None
+    """The base model's own rows of `edit_success`: the probability of the old answer, 0 to 1."""
 
     @model_validator(mode="after")
     def _can_be_scored(self) -> Row:
@@ -214,8 +224,8 @@ def mean(values: Sequence[float]) -> float:
     return math.fsum(values) / len(values)
 
 
-def collect(scored: Iterable[tuple[CaseKey, float]]) -> dict[CaseKey, float]:
-    """Probe scores (0-1) to percentages per case, as EasyEdit aggregates.
+def collect(scored: Iterable[tuple[CaseKey, float]], scale: float = 100) -> dict[CaseKey, float]:
+    """Probe scores (0-1) to percentages per case (times `scale`), as EasyEdit aggregates.
 
     The value of a category is the mean over its probes; the value of `all` is the mean over the
     categories that the case has. A case without probes is absent, not 0.
@@ -223,7 +233,7 @@ def collect(scored: Iterable[tuple[CaseKey, float]]) -> dict[CaseKey, float]:
     probes: dict[CaseKey, list[float]] = {}
     for key, value in scored:
         probes.setdefault(key, []).append(value)
-    by_category = {key: 100 * mean(values) for key, values in probes.items()}
+    by_category = {key: scale * mean(values) for key, values in probes.items()}
     categories: dict[CaseKey, list[float]] = {}
     for key, value in by_category.items():
         categories.setdefault(key._replace(category=ALL), []).append(value)
@@ -239,11 +249,12 @@ def per_case(rows: Iterable[Row]) -> dict[CaseKey, float]:
         ValueError: If the same probe occurs twice, which would count it double.
     """
     return collect(
-        (_key(row), score) for row in _unique(rows) if (score := score_row(row)) is not None
+        (key_of(row), score) for row in _unique(rows) if (score := score_row(row)) is not None
     )
 
 
-def _key(row: Row) -> CaseKey:
+def key_of(row: Row) -> CaseKey:
+    """Whose value a row's score belongs to."""
     return CaseKey(
         row.method, row.dataset, row.protocol, row.metric, row.category, row.case, row.seed
     )
@@ -252,9 +263,9 @@ def _key(row: Row) -> CaseKey:
 def _unique(rows: Iterable[Row]) -> Iterator[Row]:
     seen: set[tuple[CaseKey, int]] = set()
     for row in rows:
-        identity = (_key(row), row.probe)
+        identity = (key_of(row), row.probe)
         if identity in seen:
-            raise ValueError(f"two rows for probe {row.probe!r} of {_key(row)!r}")
+            raise ValueError(f"two rows for probe {row.probe!r} of {key_of(row)!r}")
         seen.add(identity)
         yield row
 

@@ -11,11 +11,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pydantic import ValidationError
-
+from eval.capability import SkillRow
+from eval.saved import read_saved
 from eval.score import Row
 from ske.config import Config, load
-from ske.io import read_rows
 from ske.types import UserError
 
 SEED_KEYS = ("seed", "edits.seed")
@@ -30,7 +29,7 @@ class Runs(NamedTuple):
     config: Config
     """That of the first run."""
     rows: list[Row]
-    capability: list[dict[str, Any]]
+    capability: list[SkillRow]
     seeds: dict[int, Path]
     """Which seed of the rows is which run."""
 
@@ -38,8 +37,8 @@ class Runs(NamedTuple):
 class _One(NamedTuple):
     folder: Path
     config: Config
-    rows: list[dict[str, Any]]
-    capability: list[dict[str, Any]]
+    rows: list[Row]
+    capability: list[SkillRow]
 
 
 def gather(folders: Sequence[Path]) -> Runs:
@@ -62,13 +61,14 @@ def gather(folders: Sequence[Path]) -> Runs:
         _check_alike(runs[0], other)
     labels = _labels(runs)
     redrawn = len({run.config.edits.seed for run in runs}) > 1
-    rows, capability = [], []
+    rows: list[Row] = []
+    capability: list[SkillRow] = []
     for label, run in zip(labels, runs, strict=True):
         names = _prompts(run) if redrawn else {}
         for row in run.rows:
-            case = names.get(row["case"], row["case"])
-            rows.append(_row(run.folder, row | {"seed": label, "case": case}))
-        capability += [row | {"seed": label} for row in run.capability]
+            case = names.get(row.case, row.case)
+            rows.append(row.model_copy(update={"seed": label, "case": case}))
+        capability += [row.model_copy(update={"seed": label}) for row in run.capability]
     places = {label: run.folder for label, run in zip(labels, runs, strict=True)}
     return Runs(runs[0].config, rows, capability, places)
 
@@ -77,10 +77,12 @@ def _read(folder: Path) -> _One:
     config, asked = folder / "config.yaml", folder / "stages" / "ask"
     if not config.exists():
         raise UserError(f"{folder}: no run folder (it has no config.yaml)")
-    rows = read_rows(asked / "rows.jsonl")
-    if not rows:
-        raise UserError(f"{folder}: nothing was asked yet; first: ske run {config}")
-    one = _One(folder, load(config), rows, read_rows(asked / "capability.jsonl"))
+    again = f"first: ske run {config}"
+    if not (asked / "rows.jsonl").exists():
+        raise UserError(f"{folder}: nothing was asked yet; {again}")
+    rows = read_saved(asked / "rows.jsonl", Row, again)
+    capability = read_saved(asked / "capability.jsonl", SkillRow, again)
+    one = _One(folder, load(config), rows, capability)
     if missing := [name for name in one.config.methods if name not in _names(one, "method")]:
         raise UserError(
             f"{folder}: no answers of {', '.join(missing)}, which its config.yaml names; "
@@ -89,22 +91,12 @@ def _read(folder: Path) -> _One:
     return one
 
 
-def _row(folder: Path, row: dict[str, Any]) -> Row:
-    try:
-        return Row(**row)
-    except ValidationError as error:
-        told = error.errors()[0]["msg"]
-        raise UserError(
-            f"{folder}/stages/ask/rows.jsonl: {told}; case {row.get('case')!r}"
-        ) from error
-
-
 def _prompts(run: _One) -> dict[str, str]:
     """The edited prompt of each case, behind its data set's name."""
     return {
-        row["case"]: f"{row['dataset']}: {row['prompt']}"
+        row.case: f"{row.dataset}: {row.prompt}"
         for row in run.rows
-        if row["metric"] == "edit_success" and row["probe"] == 0
+        if row.metric == "edit_success" and row.probe == 0
     }
 
 
@@ -128,7 +120,7 @@ def _check_alike(first: _One, other: _One) -> None:
 
 
 def _names(run: _One, column: str) -> set[str]:
-    return {row[column] for row in run.rows}
+    return {row.dataset if column == "dataset" else row.method for row in run.rows}
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -19,7 +19,6 @@ from eval.pairs import mcnemar, sign_flip
 from eval.score import mean
 
 PERCENT = (0.0, 100.0)
-_POINTS = (-100.0, 100.0)
 
 CaseT = TypeVar("CaseT", bound=Hashable)
 BySeed = Mapping[tuple[CaseT, int], float]
@@ -117,6 +116,7 @@ def paired(
     n_permutations: int = 10_000,
     seed: int = 0,
     level: float = 95,
+    bounds: Bounds | None = PERCENT,
 ) -> Difference:
     """The mean of a - b over the (case, seed) pairs that both have.
 
@@ -130,21 +130,25 @@ def paired(
 
     Not corrected: see `holm`. Swapping a and b mirrors the interval and keeps p.
 
+    `bounds` is what a value can be at least and at most; None if it has no bounds.
+
     Raises:
-        ValueError: If a and b have no case in common, or a value is not a percentage.
+        ValueError: If a and b have no case in common, or a value is out of bounds.
     """
     common = [key for key in a if key in b]
     if not common:
         raise ValueError(f"no (case, seed) in common: {list(a)[:3]!r} ... and {list(b)[:3]!r} ...")
     _check_options(min(n_resamples, n_permutations), level)
     for side in (a, b):
-        _check_values([side[key] for key in common], PERCENT)
+        _check_values([side[key] for key in common], bounds)
     differences = {key: a[key] - b[key] for key in common}
     cells = _cells(differences)
     cases = by_case(differences)
     reach = max(abs(difference) for difference in cases.values())
-    low, high = _interval(cells, Resampling(n_resamples, seed, level), _POINTS, reach)
-    binary = all(side[key] in PERCENT for key in common for side in (a, b))
+    width = bounds[1] - bounds[0] if bounds else None
+    reachable = (-width, width) if width is not None else None
+    low, high = _interval(cells, Resampling(n_resamples, seed, level), reachable, reach)
+    binary = bounds == PERCENT and all(side[key] in PERCENT for key in common for side in (a, b))
     p, test = _tested(cells, binary, n_permutations, seed)
     return Difference(mean(list(cases.values())), low, high, p, len(cases), test)
 

@@ -1,7 +1,7 @@
 """The tables people read, from saved rows: `results.csv`, `comparisons.csv` and Markdown.
 
 Every number can be rebuilt without a model. Values are percentages, differences are percentage
-points. Writes only where `write_csv` is told to.
+points, but for the metrics of `further.LEAST`. Writes only where `write_csv` is told to.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from eval.score import ALL, METRICS, PROTOCOLS, CaseKey, ErrorKey, Row, per_case
-from eval.stats import Interval, bootstrap_seeds, holm, paired
+from eval.further import FURTHER, LEAST, further
+from eval.levels import Bounds
+from eval.score import ALL, BASE, METRICS, PROTOCOLS, CaseKey, ErrorKey, Row, per_case
+from eval.stats import PERCENT, Interval, bootstrap_seeds, holm, paired
 
 RESULT_COLUMNS = (
     "method",
@@ -41,10 +43,12 @@ COMPARISON_COLUMNS = (
     "p_holm",
     "test",
 )
-BASE = "base"
-"""The unedited model: its locality is 100 by definition, so it never wins a column."""
-
-_METRIC_ORDER = (*METRICS, "capability", "fluency")
+HEADLINE = (*METRICS, "capability", "fluency")
+"""What the Markdown table shows, in this order: percentages that speak for themselves."""
+_BESIDE = (*FURTHER, "perplexity")
+_METRIC_ORDER = (*HEADLINE, *_BESIDE)
+COMPARED = (*METRICS, "capability", "perplexity", *FURTHER[:-1])
+"""What methods are compared on; edits by strength of belief have no category of their own."""
 
 TableRow = dict[str, Any]
 
@@ -58,8 +62,12 @@ class _Group(NamedTuple):
     category: str
 
 
-def results(rows: Iterable[Row], extra: Iterable[TableRow] = ()) -> list[TableRow]:
-    """The rows of `results.csv`, in percent, rounded to 4 decimals.
+def results(
+    rows: Iterable[Row],
+    extra: Iterable[TableRow] = (),
+    beside: Mapping[CaseKey, float] | None = None,
+) -> list[TableRow]:
+    """The rows of `results.csv`, in percent (see the module), rounded to 4 decimals.
 
     One block per seed (ascending), then a block `all` over the seeds of each method that has
     several, with seeds as a level above cases. `n` counts the cases that have a value.
@@ -67,24 +75,37 @@ def results(rows: Iterable[Row], extra: Iterable[TableRow] = ()) -> list[TableRo
 
     Args:
         rows: The saved rows.
-        extra: Rows of other metrics (capability, fluency) in the same columns, appended as given.
+        extra: Rows of other metrics (fluency) in the same columns, appended as given.
+        beside: Values of what is no probe of a case (`eval.capability`).
 
     Raises:
         ValueError: If a probe occurs twice, or an extra row has other columns.
     """
     rows = list(rows)
-    groups = _grouped(rows)
-    order = {name: i for i, name in enumerate(dict.fromkeys(row.method for row in rows))}
+    values = _values(rows, beside)
+    groups = _grouped(rows, values)
+    names = dict.fromkeys([*(row.method for row in rows), *(key.method for key in values)])
+    order = {name: i for i, name in enumerate(names)}
     table = [
         _result(group, groups[group]) for group in sorted(groups, key=lambda g: _place(g, order))
     ]
     return table + [_checked_extra(row) for row in extra]
 
 
-def _grouped(rows: Sequence[Row]) -> dict[_Group, dict[tuple[str, int], float]]:
+def _values(rows: Sequence[Row], beside: Mapping[CaseKey, float] | None) -> dict[CaseKey, float]:
+    return per_case(rows) | further(rows) | dict(beside or {})
+
+
+def _bounds(metric: str) -> Bounds | None:
+    return None if metric in LEAST else PERCENT
+
+
+def _grouped(
+    rows: Sequence[Row], cases: Mapping[CaseKey, float]
+) -> dict[_Group, dict[tuple[str, int], float]]:
     """Values by (case, seed) for each line of the table; empty where all rows were errors."""
     seeds: dict[tuple[str, str], set[int]] = {}
-    for row in rows:
+    for row in (*rows, *cases):
         seeds.setdefault((row.method, row.dataset), set()).add(row.seed)
 
     def blocks(method: str, dataset: str, seed: int) -> list[int | str]:
@@ -96,10 +117,10 @@ def _grouped(rows: Sequence[Row]) -> dict[_Group, dict[tuple[str, int], float]]:
             for category in (ALL, row.category):
                 group = _Group(block, row.dataset, row.method, row.protocol, row.metric, category)
                 groups.setdefault(group, {})
-    for key, value in per_case(rows).items():
+    for key, value in cases.items():
         for block in blocks(key.method, key.dataset, key.seed):
             group = _Group(block, key.dataset, key.method, key.protocol, key.metric, key.category)
-            groups[group][key.case, key.seed] = value
+            groups.setdefault(group, {})[key.case, key.seed] = value
     return groups
 
 
@@ -119,7 +140,10 @@ def _result(group: _Group, values: Mapping[tuple[str, int], float]) -> TableRow:
     row.update(group._asdict())
     row["n"] = 0
     if values:
-        row.update(shown(bootstrap_seeds(values)))
+        found = bootstrap_seeds(values, bounds=_bounds(group.metric))
+        # Student's t knows no bound; a value below it cannot be.
+        least = LEAST.get(group.metric, found.low)
+        row.update(shown(found._replace(low=max(found.low, least))))
     return row
 
 
@@ -136,7 +160,11 @@ def _checked_extra(row: TableRow) -> TableRow:
     return {column: rounded[column] for column in RESULT_COLUMNS}
 
 
-def comparisons(rows: Iterable[Row], reference: str = "ske") -> list[TableRow]:
+def comparisons(
+    rows: Iterable[Row],
+    reference: str = "ske",
+    beside: Mapping[CaseKey, float] | None = None,
+) -> list[TableRow]:
     """The rows of `comparisons.csv`: a - b in percentage points, over the cases both have.
 
     Category `all`; seeds as a level above cases, cases of several data sets side by side. By
@@ -151,15 +179,16 @@ def comparisons(rows: Iterable[Row], reference: str = "ske") -> list[TableRow]:
         ValueError: If a probe occurs twice.
     """
     rows = list(rows)
-    methods = list(dict.fromkeys(row.method for row in rows))
+    found = _values(rows, beside)
+    methods = list(dict.fromkeys(one.method for one in (*rows, *found)))
     methods.sort(key=lambda name: name != reference)
     values: dict[tuple[str, str, str], dict[tuple[tuple[str, str], int], float]] = {}
-    for key, value in per_case(rows).items():
+    for key, value in found.items():
         if key.category == ALL:
             of_method = values.setdefault((key.protocol, key.metric, key.method), {})
             of_method[_cluster(key)] = value
     table: list[TableRow] = []
-    for protocol, metric in itertools.product(PROTOCOLS, METRICS):
+    for protocol, metric in itertools.product(PROTOCOLS, COMPARED):
         own: list[TableRow] = []
         for a, b in itertools.combinations(methods, 2):
             of_a = values.get((protocol, metric, a), {})
@@ -195,7 +224,7 @@ def _comparison(
     of_a: Mapping[tuple[tuple[str, str], int], float],
     of_b: Mapping[tuple[tuple[str, str], int], float],
 ) -> TableRow:
-    found = paired(of_a, of_b)
+    found = paired(of_a, of_b, bounds=_bounds(names[2]))
     numbers = (found.n, *(round(x, 4) for x in (found.diff, found.low, found.high)))
     # p_holm is filled in once the whole family is known.
     return dict(zip(COMPARISON_COLUMNS, (*names, *numbers, found.p, None, found.test), strict=True))
@@ -229,7 +258,8 @@ def markdown(table: Sequence[TableRow], errors: Mapping[ErrorKey, int] | None = 
     """Rows of `results` as Markdown: one table per data set and protocol, method by metric.
 
     Cells are "mean [low, high]" in percent; the best value of a column apart from the base's is
-    bold (ties too, as printed). Category `all`; pooled seeds where there are several.
+    bold (ties too, as printed). Category `all`; pooled seeds where there are several. Metrics of
+    other units and finer grain are in `results` alone.
 
     Args:
         table: What `results` gave.
@@ -240,7 +270,7 @@ def markdown(table: Sequence[TableRow], errors: Mapping[ErrorKey, int] | None = 
     pooled = {tuple(row[key] for key in whose) for row in table if row["seed"] == ALL}
     for row in table:
         one_seed = row["seed"] != ALL and tuple(row[key] for key in whose) in pooled
-        if row["category"] == ALL and not one_seed:
+        if row["category"] == ALL and not one_seed and row["metric"] not in _BESIDE:
             chosen.setdefault((row["dataset"], row["protocol"]), []).append(row)
     methods = list(dict.fromkeys(row["method"] for row in table))
     parts = [
@@ -259,7 +289,7 @@ def _markdown_one(
 ) -> str:
     cells = {(row["method"], row["metric"]): row for row in rows}
     present = {row["metric"] for row in rows}
-    metrics = [name for name in _METRIC_ORDER if name in present]
+    metrics = [name for name in HEADLINE if name in present]
     metrics += sorted(present - set(metrics))
     best = {metric: _best(rows, metric) for metric in metrics}
     lines = ["| method | " + " | ".join(metrics) + " |", "|---" * (len(metrics) + 1) + "|"]

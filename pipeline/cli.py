@@ -122,11 +122,13 @@ def _check_methods(names: tuple[str, ...] | list[str]) -> None:
 
 
 def _check_options(config: Config) -> None:
-    """Refuse bad options of any method before anything heavy runs."""
+    """Refuse bad options and tasks that cannot be asked before anything heavy runs."""
+    from eval.harness import check
     from methods.base import Workshop
     from methods.table import build
     from pipeline.places import options_for
 
+    check(config.eval.tasks)
     if "ske" in config.options:
         raise UserError("options.ske: the student's options are the keys of `train`")
     for name in config.methods:
@@ -236,7 +238,7 @@ def report(run_: Folder) -> None:
     from pipeline import scoring
 
     this = _opened(run_, None)
-    if not (this.stage("ask") / "rows.jsonl").exists():
+    if not this.stage("ask").exists():
         raise UserError(f"{run_}: nothing was asked yet; first: ske run {run_}/config.yaml")
     for module, name in ((scoring, "score"), (writing, "report")):
         folder = this.stage(name)

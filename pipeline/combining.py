@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from eval.capability import values
 from eval.score import count_errors
 from eval.seeds import gather
 from eval.tables import (
@@ -16,7 +17,6 @@ from eval.tables import (
     write_csv,
 )
 from pipeline.places import reference_of
-from pipeline.scoring import capability
 from ske.io import write_text
 
 FEW = 5
@@ -30,8 +30,9 @@ def combine(folders: Sequence[Path], out: Path) -> str:
         UserError: If the runs cannot be combined, see `eval.seeds.gather`; nothing is written then.
     """
     runs = gather(folders)
-    table = results(runs.rows, capability(runs.capability))
-    against = comparisons(runs.rows, reference_of(runs.config))
+    beside = values(runs.capability)
+    table = results(runs.rows, beside=beside)
+    against = comparisons(runs.rows, reference_of(runs.config), beside)
     text = markdown(table, count_errors(runs.rows))
     told = "\n".join(f"- {seed}: {folder}" for seed, folder in sorted(runs.seeds.items()))
     text = f"{len(runs.seeds)} seeds, as a level above cases:\n\n{told}\n\n{text}\n"

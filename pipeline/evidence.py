@@ -17,6 +17,7 @@ from eval.score import ErrorKey, Row, count_errors, score_row
 from eval.tables import TableRow
 from pipeline.places import costs_of, is_taught, reference_of
 from pipeline.run import Run
+from pipeline.scoring import SHARES
 from pipeline.show import read_csv
 from pipeline.stage import read_manifest
 from ske.config import Config
@@ -53,6 +54,7 @@ class Evidence(NamedTuple):
     facts: dict[str, Any]
     """What stage `facts` says about itself: data set, cases, what was skipped."""
     results: list[TableRow]
+    """With the shares of portability behind them."""
     comparisons: list[TableRow]
     said: Said
     design: Design | None
@@ -96,7 +98,7 @@ def gather(run: Run) -> Evidence:
         folder=run.folder,
         config=run.config,
         facts=_json(run.stage("facts") / "summary.json"),
-        results=[_numbers(row) for row in read_csv(run.folder / "results.csv")],
+        results=[_numbers(row) for row in read_csv(run.folder / "results.csv")] + _shares(run),
         comparisons=[_numbers(row) for row in read_csv(run.folder / "comparisons.csv")],
         said=said(run.stage("ask") / "rows.jsonl"),
         design=read_design(design) if "design" in names else None,
@@ -152,6 +154,11 @@ def _miss(row: Row) -> Miss | None:
 def _lines(path: Path) -> Iterator[str]:
     with path.open(encoding="utf-8") as file:
         yield from (line for line in file if line.endswith("\n"))
+
+
+def _shares(run: Run) -> list[TableRow]:
+    path = run.stage("score") / SHARES
+    return [_numbers(row) for row in read_csv(path)] if path.exists() else []
 
 
 def _json(path: Path) -> dict[str, Any]:

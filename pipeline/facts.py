@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.cases import Case, Loaded, conflicts, load
+from eval.hard import with_hard
 from pipeline.run import Run
 from ske.config import DataConfig, EditsConfig, found
 from ske.io import read_rows, write_json, write_rows
@@ -21,7 +22,7 @@ def run(run: Run, folder: Path) -> None:
     """Load, choose, write."""
     loaded = load_cases(run.config.data, run.config.world.path, run.config.edits, folder)
     usable, dropped = without_conflicts(loaded.cases)
-    cases = choose(usable, run.config.edits, shuffled=run.config.data.path is not None)
+    cases = choose(with_hard(usable), run.config.edits, shuffled=run.config.data.path is not None)
     write_rows(folder / "facts.jsonl", [case.fact.model_dump(mode="json") for case in cases])
     write_rows(folder / "cases.jsonl", [case.model_dump(mode="json") for case in cases])
     summary = {

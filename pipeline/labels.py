@@ -53,7 +53,18 @@ LAYOUT_COLOURS = {
 }
 OTHER = "#444444"
 
-METRICS = ("edit_success", "paraphrase", "portability", "locality", "capability", "fluency")
+METRICS = ("edit_success", "paraphrase", "portability", "locality", "hard", "capability", "fluency")
+"""What the headline table shows and methods are compared on in words."""
+TITLES = {
+    "hard": "success on hard probes",
+    "locality_correct": "locality, right",
+    "locality_kl": "locality, moved (nats)",
+    "self_refutation": "argues for the old",
+    "edit_success_by_belief": "edit success by strength of the old belief",
+    "portability_share": "portability, in percent of a ceiling's",
+}
+"""Where the name alone would not tell."""
+LOWER_IS_BETTER = ("self_refutation", "locality_kl", "perplexity")
 PROTOCOLS = {
     "generate": "free generation (what users see)",
     "teacher_forced": "teacher forcing (comparable with the literature)",
@@ -72,7 +83,7 @@ def method_colour(name: str) -> str:
 
 def plain(name: str) -> str:
     """`edit_success` -> edit success; a data set's category keeps its capitals."""
-    return name.replace("_", " ")
+    return TITLES.get(name, name.replace("_", " "))
 
 
 def counted(number: int, noun: str) -> str:

@@ -10,6 +10,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from eval.ratios import SHARE
 from eval.tables import markdown
 from pipeline import figures, sayings, sheets
 from pipeline.evidence import Evidence, gather
@@ -19,6 +20,8 @@ from pipeline.pages import data_uri, document, page
 from pipeline.run import Run
 from ske.config import resolved
 from ske.io import file_hash, write_json, write_text
+
+BY_CATEGORY = ("portability", SHARE, "locality", "hard", "edit_success_by_belief")
 
 
 def run(run: Run, folder: Path) -> None:
@@ -107,7 +110,8 @@ def _heading(evidence: Evidence) -> dict[str, Any]:
 def _protocol(evidence: Evidence, protocol: str) -> dict[str, Any]:
     own = [row for row in evidence.results if row["protocol"] == protocol]
     errors = {k: n for k, n in evidence.said.errors.items() if k.protocol == protocol}
-    tables = [sheets.category_table(evidence, protocol, m) for m in ("portability", "locality")]
+    tables = [sheets.graded_table(evidence, protocol)]
+    tables += [sheets.category_table(evidence, protocol, metric) for metric in BY_CATEGORY]
     return {
         "name": protocol,
         "about": PROTOCOLS[protocol],

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from eval.stats import holm
 from eval.tables import TableRow
 from pipeline.evidence import Evidence
-from pipeline.labels import in_order, method_label, plain
+from pipeline.labels import METRICS, in_order, method_label, plain
 
 ALPHA = 0.05
 SMALLEST = 0.0001
@@ -28,6 +28,9 @@ SUMMARY = (
     ("paraphrase", "to {} of their paraphrases"),
     ("portability", "and to {} of the questions that follow from them"),
 )
+
+PROBED = ("portability", "locality", "hard")
+"""Metrics whose categories may be thin."""
 
 
 class Comparison(NamedTuple):
@@ -74,7 +77,11 @@ def p_text(p: float) -> str:
 
 def comparisons(evidence: Evidence) -> list[Comparison]:
     """The reference against every other method, corrected over the whole list."""
-    rows = [row for row in evidence.comparisons if row["method_a"] == evidence.reference]
+    rows = [
+        row
+        for row in evidence.comparisons
+        if row["method_a"] == evidence.reference and row["metric"] in METRICS
+    ]
     corrected = holm([row["p"] for row in rows])
     return [_compared(row, p) for row, p in zip(rows, corrected, strict=True)]
 
@@ -125,7 +132,11 @@ def _seeds(evidence: Evidence) -> Iterator[str]:
 
 def _sample(evidence: Evidence) -> Iterator[str]:
     n = evidence.facts.get("cases", 0)
-    own = [row for row in evidence.comparisons if row["method_a"] == evidence.reference]
+    own = [
+        row
+        for row in evidence.comparisons
+        if row["method_a"] == evidence.reference and row["metric"] in METRICS
+    ]
     widths = [(row["ci_high"] - row["ci_low"]) / 2 for row in own]
     if n == 1:
         yield "A single edit: there is no interval, and no comparison can be significant."
@@ -139,7 +150,7 @@ def _sample(evidence: Evidence) -> Iterator[str]:
 def _thin(evidence: Evidence) -> Iterator[str]:
     sizes: dict[str, int] = {}
     for row in evidence.results:
-        if row["category"] != "all" and row["metric"] != "capability":
+        if row["category"] != "all" and row["metric"] in PROBED:
             name = f"{plain(row['metric'])} / {row['category']}"
             sizes[name] = max(sizes.get(name, 0), row["n"])
     few = [f"{name} (n = {n})" for name, n in sizes.items() if n < FEW]

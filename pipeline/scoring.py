@@ -1,55 +1,32 @@
-"""Stage `score`: saved rows -> `results.csv` and `comparisons.csv`, without a model."""
+"""Stage `score`: saved rows -> `results.csv` and `comparisons.csv`, without a model.
+
+Beside them, in the stage's folder alone, `shares.csv`: portability in percent of a ceiling's.
+"""
 
 from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
 
-from eval.score import ALL, Row, matches
-from eval.stats import bootstrap_seeds
-from eval.tables import COMPARISON_COLUMNS, RESULT_COLUMNS, comparisons, results, shown, write_csv
+from eval.capability import values
+from eval.ratios import share_rows
+from eval.score import per_case
+from eval.tables import COMPARISON_COLUMNS, RESULT_COLUMNS, comparisons, results, write_csv
+from pipeline.checking import asked
 from pipeline.places import reference_of
 from pipeline.run import Run
-from ske.io import read_rows
+
+SHARES = "shares.csv"
 
 
 def run(run: Run, folder: Path) -> None:
     """Score, and put both tables into the run folder as well."""
-    rows = [Row(**row) for row in read_rows(run.stage("ask") / "rows.jsonl")]
-    extra = capability(read_rows(run.stage("ask") / "capability.jsonl"))
-    write_csv(folder / "results.csv", RESULT_COLUMNS, results(rows, extra))
-    write_csv(
-        folder / "comparisons.csv", COMPARISON_COLUMNS, comparisons(rows, reference_of(run.config))
-    )
+    rows, capability = asked(run)
+    beside = values(capability)
+    table = results(rows, beside=beside)
+    against = comparisons(rows, reference_of(run.config), beside)
+    write_csv(folder / SHARES, RESULT_COLUMNS, share_rows(per_case(rows)))
+    write_csv(folder / "results.csv", RESULT_COLUMNS, table)
+    write_csv(folder / "comparisons.csv", COMPARISON_COLUMNS, against)
     for name in ("results.csv", "comparisons.csv"):
         shutil.copyfile(folder / name, run.folder / name)
-
-
-def capability(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Result rows of the unrelated skills: percent right, by skill and over all questions.
-
-    A block per seed, and one `all` over the seeds of a method that has several; every seed is
-    asked the same questions in the same order, so a question is a case.
-    """
-    right: dict[tuple[str, str], dict[tuple[str, int], dict[int, float]]] = {}
-    for row in rows:
-        own = right.setdefault((row["method"], row["dataset"]), {})
-        asked = own.setdefault((row["skill"], row["seed"]), {})
-        asked[len(asked)] = 100.0 * matches(row["text"], row["answer"], row["prompt"])
-    table = []
-    for (method, dataset), own in right.items():
-        seeds = sorted({seed for _, seed in own})
-        for block in [*seeds, *([ALL] if len(seeds) > 1 else [])]:
-            for category in [ALL, *dict.fromkeys(skill for skill, _ in own)]:
-                values = {
-                    ((skill, number), seed): value
-                    for (skill, seed), asked in own.items()
-                    if category in (ALL, skill) and block in (ALL, seed)
-                    for number, value in asked.items()
-                }
-                if values:
-                    told = {"dataset": dataset, "protocol": "generate", "metric": "capability"}
-                    told |= {"method": method, "category": category, "seed": block}
-                    table.append(told | shown(bootstrap_seeds(values)))
-    return table

@@ -11,7 +11,7 @@ from typing import Any
 from agents.records import CurveRow
 from eval.tables import TableRow
 from pipeline.evidence import Evidence, Miss
-from pipeline.labels import METRICS, counted, method_label, plain
+from pipeline.labels import LOWER_IS_BETTER, METRICS, counted, method_label, plain
 from pipeline.pages import Cell, Table, shortened
 
 NOTHING = "-"
@@ -29,9 +29,31 @@ def main_table(evidence: Evidence, protocol: str) -> Table:
         for method in evidence.methods
         if any(method in by_metric[metric] for metric in metrics)
     ]
-    sizes = [max(row["n"] for row in by_metric[metric].values()) for metric in metrics]
-    counts = ", ".join(f"{plain(m)} {n}" for m, n in zip(metrics, sizes, strict=True))
-    return Table(["method", *map(plain, metrics)], rows, f"Cases: {counts}")
+    return Table(["method", *map(plain, metrics)], rows, f"Cases: {_counts(by_metric)}")
+
+
+def _counts(values: dict[str, dict[str, TableRow]]) -> str:
+    sizes = {metric: max(row["n"] for row in own.values()) for metric, own in values.items()}
+    return ", ".join(f"{plain(metric)} {n}" for metric, n in sizes.items())
+
+
+def graded_table(evidence: Evidence, protocol: str) -> Table | None:
+    """How far locality holds and old answers linger; what agreement alone does not tell."""
+    wanted = ("locality", "locality_correct", "locality_kl", "self_refutation", "perplexity")
+    found = {metric: evidence.values(protocol, metric) for metric in wanted}
+    found = {metric: own for metric, own in found.items() if own}
+    if set(found) <= {"locality"}:
+        return None
+    rows = [
+        [method_label(method), *_cells(found, list(found), method)]
+        for method in evidence.methods
+        if any(method in own for own in found.values())
+    ]
+    columns = ["method", *map(plain, found)]
+    lower = ", ".join(plain(metric) for metric in found if metric in LOWER_IS_BETTER)
+    note = f" Less is better: {lower}." if lower else ""
+    about = f"Locality and old answers, graded.{note} Cases: {_counts(found)}"
+    return Table(columns, rows, about)
 
 
 def _cells(
@@ -41,21 +63,29 @@ def _cells(
 
 
 def best(values: dict[str, TableRow]) -> str | None:
-    """The highest mean of a column, as printed; None where nobody wins.
+    """The best mean of a column, as printed; None where nobody wins.
 
     The unedited base does not compete, and a value that all others share is nobody's win.
     """
-    shown = {f"{row['mean']:.1f}" for method, row in values.items() if method != "base"}
+    shown = {_number(row, "mean") for method, row in values.items() if method != "base"}
     rivals = sum(method != "base" for method in values)
-    return max(shown, key=float) if len(shown) > 1 or rivals == 1 else None
+    if len(shown) < 2 and rivals != 1:
+        return None
+    lower = any(row["metric"] in LOWER_IS_BETTER for row in values.values())
+    return (min if lower else max)(shown, key=float)
 
 
 def _cell(row: TableRow | None, top: str | None) -> Cell:
     if row is None:
         return Cell(NOTHING)
-    shown = f"{row['mean']:.1f}"
-    note = f"[{row['ci_low']:.1f}, {row['ci_high']:.1f}]"
+    shown = _number(row, "mean")
+    note = f"[{_number(row, 'ci_low')}, {_number(row, 'ci_high')}]"
     return Cell(shown, note, strong=shown == top and row["method"] != "base")
+
+
+def _number(row: TableRow, key: str) -> str:
+    """As printed: nats are small."""
+    return f"{row[key]:.{3 if row['metric'] == 'locality_kl' else 1}f}"
 
 
 def categories(evidence: Evidence, protocol: str, metric: str) -> list[str]:

@@ -11,6 +11,7 @@ STAGES = (
         (),
         ("data", "edits", "world"),
         "draw the corrections and their probes",
+        version=2,
     ),
     Stage(
         "design",
@@ -47,6 +48,7 @@ STAGES = (
         ("facts", "train", "edit"),
         ("model", "methods", "eval", "seed"),
         "every method is asked every probe",
+        version=2,
     ),
     Stage(
         "score",
@@ -54,6 +56,7 @@ STAGES = (
         ("ask",),
         ("eval", "seed"),
         "saved rows become results with intervals",
+        version=2,
     ),
     Stage(
         "report",
@@ -61,5 +64,6 @@ STAGES = (
         ("score",),
         (),
         "tables, figures and a page",
+        version=2,
     ),
 )

@@ -101,7 +101,8 @@ def guard_of(run: Run, facts: Sequence[Fact]) -> Guard:
     probes = [
         probe.prompt
         for case in cases
-        for group in (case.paraphrase, *case.portability.values(), *case.locality.values())
+        for groups in (case.portability, case.locality, case.hard, {"": case.paraphrase})
+        for group in groups.values()
         for probe in group
     ]
     leakage = run.config.leakage

@@ -168,7 +168,11 @@ class EvalConfig(Frozen):
     max_probes: int | None = None
     """At most so many probes of a category per case (None: all), the first ones of the file."""
     capability: int = Field(default=100, ge=0)
-    """Questions per unrelated skill (embedded world only)."""
+    """Questions of each kind that an edit should leave alone, and texts for perplexity."""
+    tasks: tuple[str, ...] = ()
+    """Tasks of lm-evaluation-harness, by name or as a task's YAML file (extra `eval`)."""
+    task_limit: int | None = Field(default=100, ge=1)
+    """Questions of each task, None for all."""
 
 
 class LeakageConfig(Frozen):

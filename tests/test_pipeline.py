@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 import signal
 import subprocess
@@ -13,6 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+
+from eval.further import LEAST
 
 ROOT = Path(__file__).parent.parent
 SMALL = [
@@ -70,7 +73,11 @@ def test_a_run_leaves_everything_a_user_needs(finished: Path) -> None:
     assert {row["method"] for row in rows} == {"base", "prompt", "lora", "ske"}
     assert {row["protocol"] for row in rows} == {"teacher_forced", "generate"}
     for row in rows:
-        assert 0 <= float(row["ci_low"]) <= float(row["mean"]) <= float(row["ci_high"]) <= 100
+        most = math.inf if row["metric"] in LEAST else 100
+        assert 0 <= float(row["ci_low"]) <= float(row["mean"]) <= float(row["ci_high"]) <= most
+    assert {row["metric"] for row in rows} >= {"hard", "self_refutation", *LEAST}
+    skills = {row["category"] for row in rows if row["metric"] == "capability"}
+    assert skills >= {"copying", "held_out", "in_context"}
     base = {
         row["metric"]: float(row["mean"])
         for row in rows

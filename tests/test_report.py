@@ -6,11 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from minirun import EVIL, minirun
+from minirun import EVIL, minirun, rows_of
 
-from pipeline import evidence, figures, report, sayings
+from pipeline import evidence, figures, report, sayings, scoring
 from pipeline.run import Run
-from ske.io import file_hash
+from ske.io import file_hash, write_rows
 
 OUTSIDE = re.compile(r"""(?:src|href)\s*=\s*["']?\s*(?!data:|#)\S|url\(|@import""")
 
@@ -102,12 +102,42 @@ def test_caveats_come_from_the_run(run: Run, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("methods", "n"), [(("base", "lora"), 3), (("base",), 2), (("base", "ske"), 1), (("ske",), 2)]
+    ("methods", "n"), [(("base", "lora"), 3), (("base",), 2), (("base", "ske"), 1)]
 )
 def test_smaller_runs_have_a_report_too(methods: tuple[str, ...], n: int, tmp_path: Path) -> None:
     page = text(written(minirun(tmp_path, methods, n)), "report.html")
     assert ("How many facts one prompt holds" in page) == ("ske" in methods)
     assert ("beside the others" in page) == (len(methods) > 1)
+
+
+def test_graded_figures_and_shares_have_tables_of_their_own(tmp_path: Path) -> None:
+    run = minirun(tmp_path)
+    path = run.stage("ask") / "rows.jsonl"
+    rows = rows_of(path)
+    near = [row for row in rows if (row["metric"], row["protocol"]) == ("locality", "generate")]
+    for row in near:
+        row["divergence"] = [{"base": 0.0, "prompt": 0.5, "ske": 0.125}[str(row["method"])]]
+    edits = [
+        row for row in rows if (row["metric"], row["protocol"]) == ("edit_success", "generate")
+    ]
+    for row in edits:
+        said = "Mill 0" if row["method"] == "prompt" else row["text"]
+        rows.append({**row, "metric": "portability", "category": "Reasoning", "text": said})
+        claim = {"category": "Claims", "answers": [["no"]], "text": "Yes."}
+        rows.append({**row, "metric": "hard", **claim})
+    write_rows(path, rows)
+    scoring.run(run, run.stage("score"))
+    written(run)
+    page = re.sub(r"<[^>]+>", " ", text(run, "report.html"))
+    document = text(run, "report.md")
+    for told in ("moved (nats)", "argues for the old", "Less is better", "hard"):
+        assert told in page and told in document
+    assert "0.500 [0.500, 0.500]" in re.sub(r" +", " ", page)
+    # The ceiling has one of four right, ske three; the best of a column that should be low is low.
+    assert "portability, in percent of a ceiling's" in document and "**300.0** [" in document
+    assert "**0.125** [0.125, 0.125]" in document
+    assert "SKE's success on hard probes" in document
+    assert "SKE's locality, moved" not in document  # in words, only the main metrics are compared
 
 
 def test_error_rows_and_empty_groups_are_named(tmp_path: Path) -> None:
@@ -119,8 +149,6 @@ def test_error_rows_and_empty_groups_are_named(tmp_path: Path) -> None:
         for line in lines
     ]
     path.write_text("".join(lines), encoding="utf-8")
-    from pipeline import scoring
-
     scoring.run(run, run.stage("score"))
     written(run)
     assert "Error rows, in no mean" in text(run, "report.md")

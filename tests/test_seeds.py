@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from eval.capability import values
 from eval.score import Row
 from eval.seeds import gather
 from eval.tables import comparisons, results
 from pipeline.cli import app
 from pipeline.combining import combine
-from pipeline.scoring import capability
 from ske.config import parse, resolved
 from ske.io import write_rows, write_text
 from ske.types import UserError
@@ -76,7 +76,7 @@ def test_two_seeds_by_hand(two: list[Path]) -> None:
     assert runs.seeds == {0: two[0], 5: two[1]}
     found = {
         (row["seed"], row["method"]): (row["n"], row["mean"])
-        for row in results(runs.rows, capability(runs.capability))
+        for row in results(runs.rows, beside=values(runs.capability))
         if row["category"] == "all" and row["metric"] == "edit_success"
     }
     assert found["all", "ske"] == (4, 87.5)  # four cases under two seeds
@@ -88,7 +88,7 @@ def test_two_seeds_by_hand(two: list[Path]) -> None:
 
 
 def test_skills_have_a_line_over_all_seeds(two: list[Path]) -> None:
-    found = capability(gather(two).capability)
+    found = results([], beside=values(gather(two).capability))
     lines = {(r["method"], r["seed"], r["category"]): (r["n"], r["mean"]) for r in found}
     assert lines["ske", "all", "all"] == lines["ske", 5, "sums"] == (2, 100)
 

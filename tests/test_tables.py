@@ -45,9 +45,9 @@ def lines(table, *columns: str) -> list[tuple]:
 def test_results_by_hand() -> None:
     rows = [
         *cases("lora", "1101"),
-        row("lora", "c0", True, metric="locality", category="Forgetfulness"),
-        row("lora", "c0", False, metric="locality", category="Relation_Specificity"),
-        row("lora", "c1", True, metric="locality", category="Forgetfulness"),
+        row("lora", "c0", True, metric="locality", category="Forgetfulness", answers=()),
+        row("lora", "c0", False, metric="locality", category="Relation_Specificity", answers=()),
+        row("lora", "c1", True, metric="locality", category="Forgetfulness", answers=()),
     ]
     table = results(rows)
     assert all(tuple(line) == RESULT_COLUMNS for line in table)

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from prompts.relations import lexicon
 from ske.io import write_json
 from ske.types import ERASED, UserError, content_hash
+from world.hard import HardProber
 from world.population import COMPANY_RELATIONS, PERSON_RELATIONS, World
 from world.probes import Edit, Prober
 from world.questions import PROBE_SIDES
@@ -167,15 +168,18 @@ def records(world: World, name: str, split: str, seed: int = 0) -> list[dict[str
     draw = Drawer(world, group, rng)
     BENCHMARKS[name].draw(draw)
     rng.shuffle(draw.edits)
-    prober = Prober(world, draw.edits, (*group.people, *group.companies), split, rng)
+    peers = (*group.people, *group.companies)
+    prober = Prober(world, draw.edits, peers, split, rng)
+    apart = random.Random(f"bench-hard-{name}-{split}-{world.seed}-{seed}")
+    hard = HardProber(world, draw.edits, peers, split, apart)
     middle = "-val" if split == "val" else ""
     return [
-        {"id": f"{BENCHMARKS[name].prefix}{middle}-{number:04d}", **_record(prober, edit)}
+        {"id": f"{BENCHMARKS[name].prefix}{middle}-{number:04d}", **_record(prober, hard, edit)}
         for number, edit in enumerate(draw.edits)
     ]
 
 
-def _record(prober: Prober, edit: Edit) -> dict[str, Any]:
+def _record(prober: Prober, hard: HardProber, edit: Edit) -> dict[str, Any]:
     old = {"ground_truth": edit.old} if edit.old is not None else {}
     return {
         "subject": edit.subject,
@@ -186,6 +190,7 @@ def _record(prober: Prober, edit: Edit) -> dict[str, Any]:
         "rephrase_prompts": prober.rephrased(edit),
         "portability": prober.portability(edit),
         "locality": prober.locality(edit),
+        "hard": hard.hard(edit),
     }
 
 

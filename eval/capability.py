@@ -1,0 +1,71 @@
+"""What an edit should leave alone though no probe of a case asks it: skills, facts, general text.
+
+Reads rows of `stages/ask/capability.jsonl`, each one question or one text under one method, and
+gives values for `tables`. `capability` is percent right; `perplexity` is that of one text, the
+exponential of its tokens' mean negative log-probability, averaged over texts. A question is a
+case: every method is asked the same ones in the same order.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from eval.score import CaseKey, collect, matches
+from ske.types import Frozen
+
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class SkillRow(Frozen):
+    """One question, or one text, under one method."""
+
+    method: str
+    dataset: str
+    seed: int
+    skill: str
+    """Its category: a skill, "held_out", "in_context", "free_text", or a task's name."""
+    metric: Literal["capability", "perplexity"] = "capability"
+    prompt: str = ""
+    answer: str = ""
+    aliases: tuple[str, ...] = ()
+    """Other names of the answer."""
+    text: str = ""
+    """What the model said."""
+    score: NonNegative | None = None
+    """Where the reply alone does not tell: percent for a task's question, a text's perplexity."""
+    error: str | None = None
+
+    @model_validator(mode="after")
+    def _can_be_scored(self) -> SkillRow:
+        if self.error is None and self.score is None and not self.answer:
+            raise ValueError(
+                f"row of {self.method!r}, {self.metric} {self.skill!r} has no answer, no score and "
+                "no error"
+            )
+        return self
+
+
+def values(rows: Iterable[SkillRow]) -> dict[CaseKey, float]:
+    """The value of every question and text; rows with an error have none, and are not 0."""
+    asked: Counter[tuple[str, str, str, int]] = Counter()
+    found: list[tuple[CaseKey, float]] = []
+    for row in rows:
+        place = (row.method, row.dataset, row.skill, row.seed)
+        case = f"{row.skill} {asked[place]}"
+        asked[place] += 1
+        protocol = "generate" if row.metric == "capability" else "teacher_forced"
+        key = CaseKey(row.method, row.dataset, protocol, row.metric, row.skill, case, row.seed)
+        if row.error is None:
+            found.append((key, _score(row)))
+    return collect(found, scale=1)
+
+
+def _score(row: SkillRow) -> float:
+    if row.score is not None:
+        return row.score
+    names = (row.answer, *row.aliases)
+    return 100.0 * any(matches(row.text, name, row.prompt) for name in names)
