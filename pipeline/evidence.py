@@ -15,14 +15,11 @@ from typing import Any, NamedTuple
 from agents.records import CurveRow, Design
 from eval.score import ErrorKey, Row, count_errors, score_row
 from eval.tables import TableRow
-from pipeline.places import costs_of, is_taught, reference_of
+from pipeline.places import costs_of, reference_of
 from pipeline.run import Run
 from pipeline.show import read_csv
 from pipeline.stage import read_manifest
 from ske.config import Config
-
-TEACHING = ("design", "teach")
-"""Stages of a taught method before its training."""
 
 
 class Miss(NamedTuple):
@@ -167,20 +164,8 @@ def _curve(folder: Path) -> list[CurveRow]:
 
 def _costs(run: Run, method: str) -> dict[str, Any]:
     """Of making the edit and of asking the edited model."""
-    # One file for each set of answers ever asked; the last one is this run's.
-    asked = sorted(
-        (run.stage("ask") / "items").glob(f"{method}-*.cost.json"), key=lambda p: p.stat().st_mtime
-    )
-    asking = _json(asked[-1]) if asked else {}
-    making = costs_of(run, method)
-    if is_taught(method) and "seconds" in making:
-        # Designing the prompts and asking the teacher are part of the method.
-        before = [read_manifest(run.folder, name).get("seconds", 0) for name in TEACHING]
-        making["seconds"] += sum(before)
-    return {
-        **making,
-        **{f"asking_{key}": value for key, value in asking.items()},
-    }
+    asking = _json(run.stage("ask") / "costs.json").get(method, {})
+    return {**costs_of(run, method), **{f"asking_{key}": value for key, value in asking.items()}}
 
 
 def _numbers(row: dict[str, str]) -> TableRow:

@@ -1,4 +1,7 @@
-"""Stage `score`: saved rows -> `results.csv` and `comparisons.csv`, without a model."""
+"""Stage `score`: saved rows -> `results.csv` and `comparisons.csv`, without a model.
+
+A sequential run also has `retention.csv` and `decay.csv`.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from eval.retention import (
+    DECAY_COLUMNS,
+    RETENTION_COLUMNS,
+    RetentionRow,
+    decay,
+    matrix,
+    scored,
+)
 from eval.score import ALL, Row, matches
 from eval.stats import bootstrap_seeds
 from eval.tables import COMPARISON_COLUMNS, RESULT_COLUMNS, comparisons, results, shown, write_csv
@@ -24,6 +35,21 @@ def run(run: Run, folder: Path) -> None:
     )
     for name in ("results.csv", "comparisons.csv"):
         shutil.copyfile(folder / name, run.folder / name)
+    _score_retention(run, folder)
+
+
+def _score_retention(run: Run, folder: Path) -> None:
+    """`retention.csv` and `decay.csv` of a sequential run; another run has none."""
+    tables = {"retention.csv": (RETENTION_COLUMNS, matrix), "decay.csv": (DECAY_COLUMNS, decay)}
+    path = run.stage("ask") / "retention.jsonl"
+    values = scored(RetentionRow(**row) for row in read_rows(path)) if path.exists() else None
+    for name, (columns, table) in tables.items():
+        if values is None:
+            for place in (folder, run.folder):
+                (place / name).unlink(missing_ok=True)
+        else:
+            write_csv(folder / name, columns, table(values))
+            shutil.copyfile(folder / name, run.folder / name)
 
 
 def capability(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

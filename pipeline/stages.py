@@ -62,3 +62,27 @@ STAGES = (
         "tables, figures and a page",
     ),
 )
+
+TRAIN_IN_ROUNDS = Stage(
+    "train",
+    "pipeline.teaching:run",
+    ("facts",),
+    ("model", "design", "teach", "leakage", "train", "seed"),
+    "the student learns round after round, each designed and taught anew",
+)
+"""Instead of `design`, `teach` and `train` where facts are edited in several rounds: the agents of
+one round look at the model that the round before has trained."""
+
+
+def stages_for(taught: bool, mode: str) -> tuple[Stage, ...]:
+    """The stages of a run; without a taught method there is nothing to design, teach or train."""
+    teaching = ("design", "teach", "train")
+    if taught and mode == "batch":
+        return STAGES
+    kept = [stage for stage in STAGES if stage.name not in teaching]
+    if taught:
+        kept.insert(1, TRAIN_IN_ROUNDS)
+    names = {stage.name for stage in kept}
+    return tuple(
+        stage._replace(needs=tuple(need for need in stage.needs if need in names)) for stage in kept
+    )

@@ -49,7 +49,7 @@ def run(run: Run, folder: Path) -> None:
         texts = free_texts(lm, count, teach.free_tokens, run.config.seed + 1, update)
     texts = without_subjects(texts, facts)
     found = draw(facts, run, subjects(texts))
-    guard = guard_of(run, facts)
+    guard = guard_of(run)
     kept, leaks = guard.filter([query.prompt for query in found])
     kept_texts, text_leaks = guard.filter(texts)
     _check_leaks(run, leaks.copies + text_leaks.copies)
@@ -95,7 +95,7 @@ def draw(facts: Sequence[Fact], run: Run, named: dict[str, set[str]]) -> list[Qu
     return list(reversed(unique.values()))
 
 
-def guard_of(run: Run, facts: Sequence[Fact]) -> Guard:
+def guard_of(run: Run) -> Guard:
     """The leakage guard over every probe of the run; edit prompts are known to everybody."""
     cases = read_cases(run)
     probes = [
@@ -107,10 +107,10 @@ def guard_of(run: Run, facts: Sequence[Fact]) -> Guard:
     leakage = run.config.leakage
     return Guard(
         probes,
-        [fact.subject for fact in facts],
+        [case.fact.subject for case in cases],
         leakage.ngram,
         leakage.threshold,
-        allowed=[fact.prompt for fact in facts],
+        allowed=[case.fact.prompt for case in cases],
     )
 
 
