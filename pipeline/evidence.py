@@ -16,6 +16,7 @@ from agents.records import CurveRow, Design
 from eval.score import ErrorKey, Row, count_errors, score_row
 from eval.tables import TableRow
 from pipeline.places import costs_of, reference_of
+from pipeline.rounds import Rounds, read_rounds
 from pipeline.run import Run
 from pipeline.show import read_csv
 from pipeline.stage import read_manifest
@@ -58,6 +59,10 @@ class Evidence(NamedTuple):
     leaks: dict[str, dict[str, Any]]
     costs: dict[str, dict[str, Any]]
     manifests: dict[str, dict[str, Any]]
+    rounds: Rounds
+    retention: list[TableRow]
+    """`retention.csv` of a sequential run."""
+    decay: list[TableRow]
 
     @property
     def methods(self) -> list[str]:
@@ -102,6 +107,9 @@ def gather(run: Run) -> Evidence:
         leaks=_json(teach / "leakage.json") if "teach" in names else {},
         costs={method: _costs(run, method) for method in run.config.methods},
         manifests={name: read_manifest(run.folder, name) for name in names},
+        rounds=read_rounds(run),
+        retention=_table(run.folder / "retention.csv"),
+        decay=_table(run.folder / "decay.csv"),
     )
 
 
@@ -168,13 +176,20 @@ def _costs(run: Run, method: str) -> dict[str, Any]:
     return {**costs_of(run, method), **{f"asking_{key}": value for key, value in asking.items()}}
 
 
+def _table(path: Path) -> list[TableRow]:
+    """A table that not every run has."""
+    return [_numbers(row) for row in read_csv(path)] if path.exists() else []
+
+
 def _numbers(row: dict[str, str]) -> TableRow:
     """Cells of a saved table with their types back; an empty number is None."""
     typed: TableRow = dict(row)
     for key in ("mean", "ci_low", "ci_high", "diff", "p", "p_holm"):
         if key in row:
             typed[key] = float(row[key]) if row[key] else None
-    typed["n"] = int(row["n"])
+    for key in ("n", "after_round", "round", "later_edits"):
+        if row.get(key, "").isdigit():
+            typed[key] = int(row[key])
     if row.get("seed", "").lstrip("-").isdigit():
         typed["seed"] = int(row["seed"])
     return typed

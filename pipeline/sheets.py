@@ -18,6 +18,11 @@ NOTHING = "-"
 MOST_MISSES = 20
 MOST_SKIPPED = 20
 MOST_LOST = 20
+MADE = {
+    "single": "Seconds to make and size are those of one edit, on average.",
+    "sequential": "Seconds to make and size are those of all rounds together.",
+}
+"""What the costs of several edits are."""
 
 
 def main_table(evidence: Evidence, protocol: str) -> Table:
@@ -102,7 +107,7 @@ def cost_table(evidence: Evidence) -> Table:
         [method_label(method), *_cost_cells(evidence.costs.get(method, {}))]
         for method in evidence.methods
     ]
-    return Table(columns, rows)
+    return Table(columns, rows, MADE.get(evidence.rounds.mode, ""))
 
 
 def _cost_cells(costs: dict[str, Any]) -> list[str]:

@@ -183,6 +183,29 @@ def test_results_are_after_the_last_round_and_agree_with_its_retention(sequentia
             assert sorted(steps) == ["0", "2"]
 
 
+def test_the_report_shows_what_is_retained(sequential: Run) -> None:
+    sequential.execute()
+    page = (sequential.folder / "report.html").read_text(encoding="utf-8")
+    document = (sequential.folder / "report.md").read_text(encoding="utf-8")
+    for name in ("retention", "forgetting", "decay"):
+        for protocol in ("generate", "teacher_forced"):
+            assert (sequential.folder / "figures" / f"{name}-{protocol}.png").exists()
+            assert f"(figures/{name}-{protocol}.png)" in document
+    assert "4 of 4, in 2 rounds of 2, each on the model as the rounds before left it" in page
+    assert "all rounds together" in page
+    end = table(
+        sequential,
+        "retention.csv",
+        method="ft_m",
+        round="1",
+        after_round="2",
+        metric="edit_success",
+    )
+    for row in end:
+        mean, low, high = (f"{float(row[key]):.1f}" for key in ("mean", "ci_low", "ci_high"))
+        assert f"{mean} [{low}, {high}]" in document
+
+
 def test_costs_of_rounds_add_up(sequential: Run) -> None:
     places = [edit_folder(sequential, "ft_m", "sequential", number) for number in (1, 2)]
     each = [json.loads((place / "costs.json").read_text(encoding="utf-8")) for place in places]
