@@ -2,7 +2,8 @@
 
 Writes `edit/` (the student's) and `student/` in the run folder for `train`; `items/METHOD/`, or
 `items/rounds/METHOD/NUMBER/` where facts are edited in several rounds, and `edits.json` (hashes)
-for `edit`; seconds, bytes and peak memory go into `costs.json`. `pipeline.teaching` is `train` in
+for `edit`; seconds, bytes and peak memory go into `costs.json`, the texts an edit is made of into
+`used.jsonl`, what the guard finds in them into `leakage.json`. `pipeline.teaching` is `train` in
 several rounds.
 """
 
@@ -19,11 +20,13 @@ from methods.base import Edit, Lesson
 from methods.table import build, defaults, load_edit
 from pipeline.costs import measured, size_of
 from pipeline.facts import read_facts
+from pipeline.leaks import USED, Leaks, Ledger, checked, refuse, write_leaks
 from pipeline.places import edit_folder, edit_folders, is_taught, options_for
 from pipeline.practice import workshop
 from pipeline.rounds import read_rounds
 from pipeline.run import Run
 from pipeline.stage import fingerprint
+from pipeline.teacher import guard_of
 from ske.io import file_hash, read_rows, write_json
 from ske.lm import LM
 from ske.types import Fact, content_hash
@@ -40,10 +43,14 @@ def train_edit(run: Run, folder: Path) -> None:
     rows = read_rows(run.stage("teach") / "lessons.jsonl")
     lessons = [Lesson(**row) for row in rows]
     options = run.config.train.model_dump(mode="json")
-    lm = run.lm  # Loading the model is nobody's cost.
+    lm, ledger = run.lm, Ledger()  # Loading the model is nobody's cost.
     with measured() as costs:
-        edit = _make(run, lm, "ske", options, read_facts(run), folder / "work", lessons)
+        edit = _make(run, lm, "ske", options, read_facts(run), folder / "work", ledger, lessons)
         edit.save(folder / "edit")
+    ledger.save(folder)
+    leaks = checked(guard_of(run), [folder])
+    write_leaks(folder, {"ske": leaks})
+    refuse(run.config.leakage.strict, "method 'ske'", leaks)
     write_json(folder / "costs.json", {**costs, "bytes": size_of(folder / "edit")})
     shutil.rmtree(folder / "work", ignore_errors=True)
 
@@ -64,6 +71,7 @@ def run(run: Run, folder: Path) -> None:
     facts = {fact.id: fact for fact in read_facts(run)}
     rounds = read_rounds(run)
     summary: dict[str, Any] = {}
+    guard, leaks = guard_of(run), dict[str, dict[str, Leaks]]()
     for method in run.config.methods:
         if is_taught(method):
             continue
@@ -72,9 +80,12 @@ def run(run: Run, folder: Path) -> None:
             place = edit_folder(run, method, rounds.mode, each.number)
             _make_once(run, method, [facts[i] for i in each.ids], before, place)
         made = edit_folders(run, method, rounds, [each.number for each in rounds.rounds])
+        leaks[method] = checked(guard, made)
+        refuse(run.config.leakage.strict, f"method {method!r}", leaks[method])
         hashes = [hash_of(place) for place in made]
         summary[method] = hashes[0] if rounds.mode == "batch" else hashes
     write_json(folder / "edits.json", summary)
+    write_leaks(folder, leaks)
 
 
 def _make_once(
@@ -92,6 +103,7 @@ def _make_once(
             run.config.texts.model_dump(),
             fingerprint(run.config.model.path),
             [hash_of(earlier) for earlier in before],
+            USED,
         ]
     )
     mark = place / "key"
@@ -99,8 +111,10 @@ def _make_once(
         return
     shutil.rmtree(place, ignore_errors=True)
     # Loading the model, and the edits below, is nobody's cost.
+    ledger = Ledger()
     with edited(run.lm, before) as lm, measured() as costs:
-        _make(run, lm, method, options, facts, place / "work").save(place)
+        _make(run, lm, method, options, facts, place / "work", ledger).save(place)
+    ledger.save(place)
     shutil.rmtree(place / "work", ignore_errors=True)
     write_json(place / "costs.json", {**costs, "bytes": size_of(place)})
     mark.write_text(key, encoding="utf-8")
@@ -128,6 +142,7 @@ def _make(
     options: dict[str, Any],
     facts: list[Fact],
     work: Path,
+    ledger: Ledger,
     lessons: list[Lesson] | None = None,
 ) -> Edit:
     with run.progress(f"{method}") as update:
@@ -136,4 +151,4 @@ def _make(
             lessons=None if lessons is None else lambda: lessons,
             progress=lambda step, steps, loss: update(step, steps, f"loss {loss:.3f}"),
         )
-        return build(method, options, given).edit(lm, facts)
+        return build(method, options, ledger.over(given)).edit(lm, facts)

@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 from agents.records import CurveRow, Design
 from eval.score import ErrorKey, Row, count_errors, score_row
 from eval.tables import TableRow
-from pipeline.places import costs_of, reference_of
+from pipeline.leaks import Leaks
+from pipeline.places import costs_of, reference_of, run_leaks
 from pipeline.rounds import Rounds, read_rounds
 from pipeline.run import Run
 from pipeline.show import read_csv
@@ -56,7 +57,8 @@ class Evidence(NamedTuple):
     design: Design | None
     curve: list[CurveRow]
     taught: dict[str, int]
-    leaks: dict[str, dict[str, Any]]
+    leaks: dict[str, dict[str, Leaks]]
+    """What each method used that is near to a probe, by kind."""
     costs: dict[str, dict[str, Any]]
     manifests: dict[str, dict[str, Any]]
     rounds: Rounds
@@ -104,7 +106,7 @@ def gather(run: Run) -> Evidence:
         design=read_design(design) if "design" in names else None,
         curve=_curve(design) if "design" in names else [],
         taught=_json(teach / "summary.json") if "teach" in names else {},
-        leaks=_json(teach / "leakage.json") if "teach" in names else {},
+        leaks=run_leaks(run),
         costs={method: _costs(run, method) for method in run.config.methods},
         manifests={name: read_manifest(run.folder, name) for name in names},
         rounds=read_rounds(run),

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from methods.table import METHODS
+from pipeline.leaks import Leaks, leaks_of
 from pipeline.rounds import Mode, Round, Rounds, read_rounds
 from pipeline.run import Run
 from pipeline.stage import read_manifest
@@ -88,6 +89,13 @@ def _together(costs: Sequence[dict[str, Any]], mode: Mode) -> dict[str, Any]:
         if any(key in c for c in costs):
             whole[key] = max(c[key] for c in costs if key in c)
     return whole | {"bytes": round(whole["bytes"])}
+
+
+def run_leaks(run: Run) -> dict[str, dict[str, Leaks]]:
+    """What each method of a run used that is near to a probe, by kind, in the run's order."""
+    taught = [method for method in run.config.methods if is_taught(method)]
+    found = leaks_of(run.folder / "stages", taught, run.config.edits.mode != "batch")
+    return {method: found[method] for method in run.config.methods if method in found}
 
 
 def reference_of(config: Config) -> str:

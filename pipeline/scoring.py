@@ -1,6 +1,7 @@
 """Stage `score`: saved rows -> `results.csv` and `comparisons.csv`, without a model.
 
-A sequential run also has `retention.csv` and `decay.csv`.
+`leakage.csv` counts what every method used that is near to a probe; a sequential run also has
+`retention.csv` and `decay.csv`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from eval.retention import (
 from eval.score import ALL, Row, matches
 from eval.stats import bootstrap_seeds
 from eval.tables import COMPARISON_COLUMNS, RESULT_COLUMNS, comparisons, results, shown, write_csv
-from pipeline.places import reference_of
+from pipeline.leaks import LEAKAGE_COLUMNS, leak_rows
+from pipeline.places import reference_of, run_leaks
 from pipeline.run import Run
 from ske.io import read_rows
 
@@ -36,6 +38,7 @@ def run(run: Run, folder: Path) -> None:
     for name in ("results.csv", "comparisons.csv"):
         shutil.copyfile(folder / name, run.folder / name)
     _score_retention(run, folder)
+    _score_leakage(run, folder, rows[0].dataset if rows else "")
 
 
 def _score_retention(run: Run, folder: Path) -> None:
@@ -50,6 +53,14 @@ def _score_retention(run: Run, folder: Path) -> None:
         else:
             write_csv(folder / name, columns, table(values))
             shutil.copyfile(folder / name, run.folder / name)
+
+
+def _score_leakage(run: Run, folder: Path, dataset: str) -> None:
+    """`leakage.csv`: what every method used that is near to a probe."""
+    write_csv(
+        folder / "leakage.csv", LEAKAGE_COLUMNS, leak_rows(run_leaks(run), dataset, run.config.seed)
+    )
+    shutil.copyfile(folder / "leakage.csv", run.folder / "leakage.csv")
 
 
 def capability(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

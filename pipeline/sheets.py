@@ -12,6 +12,7 @@ from agents.records import CurveRow
 from eval.tables import TableRow
 from pipeline.evidence import Evidence, Miss
 from pipeline.labels import METRICS, counted, method_label, plain
+from pipeline.leaks import Leaks
 from pipeline.pages import Cell, Table, shortened
 
 NOTHING = "-"
@@ -182,6 +183,41 @@ def teacher_table(taught: dict[str, int]) -> Table | None:
     kinds = sorted(counts, key=lambda k: (k not in order, order.index(k) if k in order else 0))
     rows = [[kind, *(str(counts[kind].get(s, NOTHING)) for s in states)] for kind in kinds]
     return Table(["query", *states], rows)
+
+
+def leak_table(leaks: dict[str, dict[str, Leaks]]) -> Table | None:
+    """What each method used beside the facts, against every probe."""
+    if not leaks:
+        return None
+    columns = (
+        "method",
+        "what",
+        "texts",
+        "near-copies used",
+        "near-copies dropped",
+        "a probe's wording, another subject",
+    )
+    rows = [
+        [
+            method_label(method),
+            kind,
+            *map(str, (one.checked, one.copies, one.dropped, one.templates)),
+        ]
+        for method, own in leaks.items()
+        for kind, one in (own or {"nothing but the facts": Leaks()}).items()
+    ]
+    return Table(columns, rows, words=(0, 1))
+
+
+def leak_examples(leaks: dict[str, dict[str, Leaks]]) -> Table | None:
+    """Near-copies of probes that were used."""
+    rows = [
+        [method_label(method), kind, shortened(text, 160), shortened(probe, 120)]
+        for method, own in leaks.items()
+        for kind, one in own.items()
+        for text, probe in one.examples
+    ]
+    return Table(("method", "what", "text", "probe"), rows, words=(0, 1, 2, 3)) if rows else None
 
 
 def lost_table(evidence: Evidence, prompts: dict[str, str]) -> Table | None:

@@ -25,19 +25,20 @@ STAGES = (
         ("facts", "design"),
         ("model", "teach", "leakage", "seed"),
         "the teacher answers queries under the prompts",
+        version=2,
     ),
     Stage(
         "train",
         "pipeline.edits:train",
         ("facts", "teach"),
-        ("model", "train", "seed"),
+        ("model", "train", "leakage", "seed"),
         "the student learns the answers",
     ),
     Stage(
         "edit",
         "pipeline.edits:run",
         ("facts",),
-        ("model", "methods", "options", "tuned", "practice", "texts", "seed"),
+        ("model", "methods", "options", "tuned", "practice", "texts", "leakage", "seed"),
         "the other methods make the same edits",
     ),
     Stage(
@@ -50,7 +51,7 @@ STAGES = (
     Stage(
         "score",
         "pipeline.scoring:run",
-        ("ask",),
+        ("teach", "train", "edit", "ask"),
         ("eval", "seed"),
         "saved rows become results with intervals",
     ),

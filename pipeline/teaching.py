@@ -19,6 +19,7 @@ from typing import Any
 
 from pipeline.edits import edited, hash_of, save_student
 from pipeline.facts import read_cases, read_facts, summary_of
+from pipeline.leaks import Leaks, taught_leaks, together, write_leaks
 from pipeline.places import edit_folders, is_taught, round_folder
 from pipeline.rounds import Round, read_rounds
 from pipeline.run import Run
@@ -81,6 +82,7 @@ def run(run: Run, folder: Path) -> None:
     rounds = read_rounds(run)
     numbers = [each.number for each in rounds.rounds]
     made: dict[str, list[str]] = {}
+    leaks: dict[str, dict[str, Leaks]] = {}
     for method in filter(is_taught, run.config.methods):
         for each in rounds.rounds:
             before = edit_folders(run, method, rounds, each.before)
@@ -89,9 +91,12 @@ def run(run: Run, folder: Path) -> None:
                 inner.prepare([facts[i] for i in each.ids])
                 inner.execute()
         places = edit_folders(run, method, rounds, numbers)
+        stages = [round_folder(run, number) / "stages" for number in numbers]
+        leaks[method] = together(each for place in stages for each in taught_leaks(place, method))
         made[method] = [hash_of(place) for place in places]
         if rounds.mode == "sequential":
             save_student(run, places, run.folder / "student")
         else:  # no single model holds all edits
             shutil.rmtree(run.folder / "student", ignore_errors=True)
     write_json(folder / "edits.json", made)
+    write_leaks(folder, leaks)
