@@ -15,6 +15,7 @@ from agents.records import Design, Pack
 from eval.score import Row, score_row
 from pipeline.evidence import read_design
 from pipeline.facts import read_facts
+from pipeline.places import is_taught, round_folder
 from pipeline.run import Run
 from ske.trace import Event
 from ske.types import Fact, UserError
@@ -98,6 +99,11 @@ def finished_design(run: Run) -> Design:
         UserError: the run has none, or not yet.
     """
     if "design" not in [stage.name for stage in run.stages]:
+        if any(map(is_taught, run.config.methods)):
+            raise UserError(
+                f"{run.folder}: edits.mode = {run.config.edits.mode!r}, so every round has a "
+                f"design of its own; look at one: ske inspect {round_folder(run, 1)}"
+            )
         raise UserError(
             f"{run.folder}: methods = {list(run.config.methods)!r} has no 'ske', so no agents "
             "designed anything; add it with --set 'methods=[base, ske]'"

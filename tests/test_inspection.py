@@ -8,6 +8,7 @@ from rich.console import Console, RenderableType
 
 from pipeline import health, inspection, previewing, stories
 from pipeline.run import Run
+from ske.config import parse
 from ske.types import Fact, UserError
 
 
@@ -129,3 +130,9 @@ def test_a_model_that_does_not_load_is_no_crash(tmp_path: Path) -> None:
 
     check = health._loaded(tmp_path, broken)
     assert check.state == "missing" and check.said.endswith("does not load: torn file")
+
+
+def test_a_run_in_rounds_says_where_its_designs_are(tmp_path: Path) -> None:
+    run = Run(parse({"edits": {"mode": "sequential"}}, "test"), tmp_path)
+    with pytest.raises(UserError, match=r"ske inspect .*stages/train/items/round-0001"):
+        stories.finished_design(run)

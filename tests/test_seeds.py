@@ -14,7 +14,7 @@ from eval.tables import comparisons, results
 from pipeline.cli import app
 from pipeline.combining import combine
 from ske.config import parse, resolved
-from ske.io import write_rows, write_text
+from ske.io import read_rows, write_rows, write_text
 from ske.types import UserError
 
 METHODS = ("base", "lora", "ske")
@@ -177,3 +177,20 @@ def test_nothing_is_written_if_the_runs_cannot_be_combined(two: list[Path], tmp_
     with pytest.raises(UserError):
         combine([two[0], two[0]], tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_retention_of_several_seeds_is_joined(two: list[Path], tmp_path: Path) -> None:
+    for folder in two:
+        rows = read_rows(folder / "stages" / "ask" / "rows.jsonl")
+        kept = [{"after_round": 1, "round": 1, "row": row} for row in rows]
+        write_rows(folder / "stages" / "ask" / "retention.jsonl", kept)
+    combine(two, tmp_path / "out")
+    with (tmp_path / "out" / "retention.csv").open() as file:
+        retained = {(x["method"], x["seed"]): x["mean"] for x in csv.DictReader(file)}
+    with (tmp_path / "out" / "results.csv").open() as file:
+        results = {
+            (x["method"], x["seed"]): x["mean"]
+            for x in csv.DictReader(file)
+            if (x["metric"], x["category"]) == ("edit_success", "all")
+        }
+    assert retained == results and len(retained) == 9

@@ -235,9 +235,18 @@ def test_the_stages_of_a_run_follow_its_methods(tmp_path: Path) -> None:
         "score",
         "report",
     ]
+    in_rounds = Run(Config(edits=Config().edits.model_copy(update={"mode": "single"})), tmp_path)
+    assert [stage.name for stage in in_rounds.stages] == [
+        "facts",
+        "train",
+        "edit",
+        "ask",
+        "score",
+        "report",
+    ]
     bare = Run(Config(methods=("base", "prompt")), tmp_path)
     assert [stage.name for stage in bare.stages] == ["facts", "edit", "ask", "score", "report"]
-    for run in (full, bare):
+    for run in (full, in_rounds, bare):
         names = [stage.name for stage in run.stages]
         for stage in run.stages:
             assert all(names.index(need) < names.index(stage.name) for need in stage.needs)
@@ -248,7 +257,7 @@ def test_the_stages_of_a_run_follow_its_methods(tmp_path: Path) -> None:
 def test_one_stage_runs_with_what_it_needs_and_no_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.run.STAGES", STAGES)
+    monkeypatch.setattr("pipeline.run.stages_for", lambda taught, mode: STAGES)
     run = Run(Config(), tmp_path)
     assert run.execute("teach") == NAMES[:2]
     assert resolved(Config()) == (tmp_path / "config.yaml").read_text()
