@@ -179,12 +179,34 @@ def test_nothing_is_written_if_the_runs_cannot_be_combined(two: list[Path], tmp_
     assert not (tmp_path / "out").exists()
 
 
-def test_retention_of_several_seeds_is_joined(two: list[Path], tmp_path: Path) -> None:
-    for folder in two:
+@pytest.fixture
+def in_rounds(tmp_path: Path) -> list[Path]:
+    """Two sequential runs of one round."""
+    edits = {"mode": "sequential", "rounds": 1, "per_round": 4}
+    folders = [
+        asked(tmp_path / "a", patterns("1000", "1111"), seed=0, edits=edits),
+        asked(tmp_path / "b", patterns("1100", "1101"), seed=5, edits=edits),
+    ]
+    for folder in folders:
         rows = read_rows(folder / "stages" / "ask" / "rows.jsonl")
         kept = [{"after_round": 1, "round": 1, "row": row} for row in rows]
         write_rows(folder / "stages" / "ask" / "retention.jsonl", kept)
-    combine(two, tmp_path / "out")
+    return folders
+
+
+def test_a_broken_line_of_retention_is_named(in_rounds: list[Path]) -> None:
+    path = in_rounds[1] / "stages" / "ask" / "retention.jsonl"
+    lines = read_rows(path)
+    write_rows(path, [*lines[:2], {**lines[2], "round": 2}, *lines[3:]])
+    with pytest.raises(UserError, match=r"retention\.jsonl, line 3: .*round 2 .* after round 1"):
+        gather(in_rounds)
+    path.unlink()
+    with pytest.raises(UserError, match=r"retention\.jsonl cannot be read .*first: ske run"):
+        gather(in_rounds)
+
+
+def test_retention_of_several_seeds_is_joined(in_rounds: list[Path], tmp_path: Path) -> None:
+    combine(in_rounds, tmp_path / "out")
     with (tmp_path / "out" / "retention.csv").open() as file:
         retained = {(x["method"], x["seed"]): x["mean"] for x in csv.DictReader(file)}
     with (tmp_path / "out" / "results.csv").open() as file:
