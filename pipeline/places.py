@@ -42,6 +42,11 @@ def round_folder(run: Run, number: int) -> Path:
     return run.stage("train") / "items" / f"round-{number:04d}"
 
 
+def whole_run(folder: Path) -> Path:
+    """The run folder to go on with: of a round's own folder, that of the run it is a part of."""
+    return folder.parents[3] if folder.parts[-4:-1] == ("stages", "train", "items") else folder
+
+
 def teach_folders(run: Run) -> list[Path]:
     """Where the queries and lessons of a taught method lie: one folder, or one a round."""
     rounds = read_rounds(run)

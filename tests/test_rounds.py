@@ -15,13 +15,14 @@ from rich.console import Console
 from eval.ask import Item
 from methods.table import load_edit
 from pipeline import edits
-from pipeline.places import costs_of, edit_folder
+from pipeline.places import costs_of, edit_folder, round_folder
 from pipeline.rounds import Round, divided, read_rounds
 from pipeline.run import Run
 from pipeline.show import read_csv
 from pipeline.sittings import sittings
+from pipeline.suite import suite_items
 from ske.config import EditsConfig, parse
-from ske.io import read_rows
+from ske.io import read_rows, write_rows
 from ske.lm import Sampling, ask
 from ske.types import UserError
 
@@ -204,6 +205,45 @@ def test_the_report_shows_what_is_retained(sequential: Run) -> None:
     for row in end:
         mean, low, high = (f"{float(row[key]):.1f}" for key in ("mean", "ci_low", "ci_high"))
         assert f"{mean} [{low}, {high}]" in document
+
+
+def test_what_any_round_was_taught_is_no_text_of_the_suite(sequential: Run) -> None:
+    def texts() -> list[str]:
+        asked = suite_items(sequential, sequential.stage("ask"))
+        return [item.answers[0][0] for item in asked if item.metric == "perplexity"]
+
+    before = texts()
+    second = round_folder(sequential, 2)
+    write_rows(second / "stages" / "teach" / "lessons.jsonl", [{"completion": before[0]}])
+    after = texts()
+    shutil.rmtree(second)
+    assert after == [text for text in before if text != before[0]]
+
+
+def test_the_suite_is_asked_once_after_the_last_round(sequential: Run) -> None:
+    rows = read_rows(sequential.stage("ask") / "capability.jsonl")
+    asked = suite_items(sequential, sequential.stage("ask"))
+    for method in ("base", "prompt", "ft_m"):
+        assert [row["skill"] for row in rows if row["method"] == method] == [
+            item.category for item in asked
+        ]
+    kept = read_rows(sequential.stage("ask") / "retention.jsonl")
+    assert {row["row"]["metric"] for row in kept} == {"edit_success", "paraphrase"}
+
+
+def test_every_method_is_read_at_the_bases_answers(sequential: Run) -> None:
+    rows = [
+        row
+        for row in read_rows(sequential.stage("ask") / "rows.jsonl")
+        if (row["metric"], row["protocol"]) == ("locality", "generate")
+    ]
+    said = {row["case"]: row["text"] for row in rows if row["method"] == "base"}
+    assert {row["case"]: row["base_text"] for row in rows if row["method"] == "ft_m"} == said
+    moved = {
+        method: [sum(row["divergence"]) for row in rows if row["method"] == method]
+        for method in ("base", "ft_m")
+    }
+    assert moved["base"] == [0, 0, 0, 0] and sum(moved["ft_m"]) > 0
 
 
 def test_costs_of_rounds_add_up(sequential: Run) -> None:
