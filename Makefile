@@ -29,6 +29,7 @@ format: $(READY)
 bench: $(READY)
 	$(BIN)/python -m bench.prefix
 	$(BIN)/python -m bench.coverage
+	$(BIN)/python -m bench.scoring
 
 setup: $(READY)
 

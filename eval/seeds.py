@@ -1,8 +1,10 @@
 """Several runs that differ only in their seeds, as one: their saved rows, with seeds as a level.
 
-Reads of each run folder `config.yaml`, `stages/ask/rows.jsonl` and `stages/ask/capability.jsonl`;
-writes nothing. `tables.results` and `tables.comparisons` then give each seed's own lines and those
-over all seeds.
+Reads of each run folder `config.yaml` and, of `stages/ask`, `rows.jsonl`, `capability.jsonl` and
+(of sequential runs) `retention.jsonl`; writes nothing. `tables.results` and `tables.comparisons`
+then give each seed's own lines and those over all seeds.
+
+Runs that also differ in how many edits they make are put together by that number.
 """
 
 from __future__ import annotations
@@ -12,6 +14,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from eval.capability import SkillRow
+from eval.retention import FILE as RETENTION
+from eval.retention import RetentionRow
 from eval.saved import read_saved
 from eval.score import Row
 from ske.config import Config, load
@@ -19,6 +23,8 @@ from ske.types import UserError
 
 SEED_KEYS = ("seed", "edits.seed")
 """The keys in which the runs may differ: training and sampling, and which edits are drawn."""
+SIZE_KEYS = ("edits.limit", "edits.rounds")
+"""The keys in which runs of different size may differ as well."""
 _UNIMPORTANT = ("model.batch_tokens", "model.device")
 """Where and how fast a run was made, not what was made."""
 
@@ -32,6 +38,8 @@ class Runs(NamedTuple):
     capability: list[SkillRow]
     seeds: dict[int, Path]
     """Which seed of the rows is which run."""
+    retention: list[RetentionRow]
+    """Of sequential runs: the answers after each round."""
 
 
 class _One(NamedTuple):
@@ -39,6 +47,7 @@ class _One(NamedTuple):
     config: Config
     rows: list[Row]
     capability: list[SkillRow]
+    retention: list[RetentionRow]
 
 
 def gather(folders: Sequence[Path]) -> Runs:
@@ -58,19 +67,48 @@ def gather(folders: Sequence[Path]) -> Runs:
         raise UserError(f"{len(folders)} run folder: to combine seeds, name at least two")
     runs = [_read(folder) for folder in folders]
     for other in runs[1:]:
-        _check_alike(runs[0], other)
+        _check_alike(runs[0], other, SEED_KEYS)
+    return _joined(runs)
+
+
+def by_size(folders: Sequence[Path]) -> dict[int, Runs]:
+    """Runs of several sizes: those with the same number of edits as one, by that number.
+
+    Raises:
+        UserError: as `gather` does, but that the runs may differ in how many edits they make; also
+            if they all make equally many.
+    """
+    runs = [_read(folder) for folder in folders]
+    for other in runs[1:]:
+        _check_alike(runs[0], other, (*SEED_KEYS, *SIZE_KEYS))
+    groups: dict[int, list[_One]] = {}
+    for run in runs:
+        groups.setdefault(len(_prompts(run)), []).append(run)
+    if len(groups) < 2:
+        told = f"; all of them make {next(iter(groups))} edits" if groups else ""
+        raise UserError(
+            f"{len(folders)} run folder(s){told}: to see what the number of edits does, name runs "
+            f"that differ in {' or '.join(SIZE_KEYS)}; for runs of several seeds, `ske combine`"
+        )
+    return {size: _joined(groups[size]) for size in sorted(groups)}
+
+
+def _joined(runs: Sequence[_One]) -> Runs:
+    """Runs that are alike but for their seeds, as one."""
     labels = _labels(runs)
     redrawn = len({run.config.edits.seed for run in runs}) > 1
     rows: list[Row] = []
     capability: list[SkillRow] = []
+    retention: list[RetentionRow] = []
     for label, run in zip(labels, runs, strict=True):
         names = _prompts(run) if redrawn else {}
-        for row in run.rows:
-            case = names.get(row.case, row.case)
-            rows.append(row.model_copy(update={"seed": label, "case": case}))
+        rows += [_own(row, label, names) for row in run.rows]
+        retention += [
+            item.model_copy(update={"row": _own(item.row, label, names)}) for item in run.retention
+        ]
         capability += [row.model_copy(update={"seed": label}) for row in run.capability]
     places = {label: run.folder for label, run in zip(labels, runs, strict=True)}
-    return Runs(runs[0].config, rows, capability, places)
+    return Runs(runs[0].config, rows, capability, places, retention)
 
 
 def _read(folder: Path) -> _One:
@@ -80,15 +118,23 @@ def _read(folder: Path) -> _One:
     again = f"first: ske run {config}"
     if not (asked / "rows.jsonl").exists():
         raise UserError(f"{folder}: nothing was asked yet; {again}")
+    told = load(config)
     rows = read_saved(asked / "rows.jsonl", Row, again)
     capability = read_saved(asked / "capability.jsonl", SkillRow, again)
-    one = _One(folder, load(config), rows, capability)
+    in_rounds = told.edits.mode == "sequential"
+    retention = read_saved(asked / RETENTION, RetentionRow, again) if in_rounds else []
+    one = _One(folder, told, rows, capability, retention)
     if missing := [name for name in one.config.methods if name not in _names(one, "method")]:
         raise UserError(
             f"{folder}: no answers of {', '.join(missing)}, which its config.yaml names; "
             f"first: ske run {config}"
         )
     return one
+
+
+def _own(row: Row, label: int, names: Mapping[str, str]) -> Row:
+    """A row under its run's seed, and under its case's name among all runs."""
+    return row.model_copy(update={"seed": label, "case": names.get(row.case, row.case)})
 
 
 def _prompts(run: _One) -> dict[str, str]:
@@ -100,15 +146,15 @@ def _prompts(run: _One) -> dict[str, str]:
     }
 
 
-def _check_alike(first: _One, other: _One) -> None:
+def _check_alike(first: _One, other: _One, may_differ: Sequence[str]) -> None:
     a, b = _flat(first.config.model_dump(mode="json")), _flat(other.config.model_dump(mode="json"))
     a |= {"methods": sorted(first.config.methods)}
     b |= {"methods": sorted(other.config.methods)}
     for key in a | b:
-        if key not in SEED_KEYS + _UNIMPORTANT and a.get(key) != b.get(key):
+        if key not in (*may_differ, *_UNIMPORTANT) and a.get(key) != b.get(key):
             raise UserError(
                 f"{first.folder} and {other.folder} differ in {key}: {a.get(key)!r} and "
-                f"{b.get(key)!r}; only runs that differ in nothing but {' or '.join(SEED_KEYS)} "
+                f"{b.get(key)!r}; only runs that differ in nothing but {' or '.join(may_differ)} "
                 "are combined"
             )
     for column, what in (("dataset", "data sets"), ("method", "methods")):

@@ -5,7 +5,7 @@ Evaluators only ever see an `LM`; no code asks which method made it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -88,6 +88,11 @@ class Lesson(Frozen):
     spoken: bool = True
     """Whether the completion is learned by cross-entropy, too; sampled text is only held to."""
 
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """All that is said in it."""
+        return (*(message["content"] for message in self.chat), self.completion)
+
 
 class Practice(Frozen):
     """A solved example for methods that learn to edit, or that show how it is done.
@@ -117,6 +122,9 @@ class Workshop:
     """General text, for statistics of what the model usually sees; else it is sampled from it."""
     cache: Path | None = None
     """For what depends on the model and not on the facts; its files are named by their content."""
+    used: Callable[[str, Iterable[str]], None] = field(default=lambda kind, texts: None)
+    """To be told of every text that an edit is made of beside what the workshop hands out, before
+    it is used: (what it is for, texts). They are checked against all probes afterwards."""
     progress: Callable[[int, int, float], None] = field(default=lambda step, total, loss: None)
     """Called with (step, steps, loss)."""
 

@@ -31,4 +31,6 @@ def general_texts(holder: HasWeights, workshop: Workshop, count: int, method: st
         )
     sampling = Sampling(max_new_tokens=NEW_TOKENS, temperature=1.0, seed=workshop.seed)
     replies = holder.generate([ask("")] * count, sampling)
-    return list(dict.fromkeys(reply.text for reply in replies if reply.text))
+    texts = list(dict.fromkeys(reply.text for reply in replies if reply.text))
+    workshop.used("general text", texts)
+    return texts

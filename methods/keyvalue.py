@@ -81,7 +81,16 @@ def query(holder: HasWeights, fact: Fact, contexts: Sequence[str], end: bool) ->
         return Asked(renderer.prompt_ids(chat), subject_end(renderer, chat, fact.subject), ids)
 
     rows = [asked(c.replace("{}", fact.prompt), fact.target_new) for c in contexts]
-    return Query(rows, asked(f"{fact.subject} is a", ""))
+    return Query(rows, asked(_essence(fact), ""))
+
+
+def _essence(fact: Fact) -> str:
+    return f"{fact.subject} is a"
+
+
+def texts_of(facts: Sequence[Fact], contexts: Sequence[str]) -> list[str]:
+    """What `query` makes of facts beside their own prompts."""
+    return [*contexts, *map(_essence, facts)]
 
 
 # -- contexts -------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ from methods.keyvalue import (
     contexts_of,
     keys_and_values,
     query,
+    texts_of,
     write,
 )
 from methods.moments import Moment, moments
@@ -105,6 +106,7 @@ class Memit:
         size = options.batch_facts or max(1, len(facts))
         with at_rest(holder.model), kept([p.weight for p in projections]):
             contexts = contexts_of(holder, options.templates, WRITTEN, self.workshop.seed)
+            self.workshop.used("contexts", texts_of(facts, contexts))
             statistics = moments(holder, projections, options, self.workshop)
             solvers = [self.solver(m, p) for m, p in zip(statistics, projections, strict=True)]
             for start in range(0, len(facts), size):

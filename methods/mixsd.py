@@ -46,6 +46,7 @@ class MixSd:
     def edit(self, lm: LM, facts: Sequence[Fact]) -> DeltaEdit:
         """Draw an answer to each fact's prompt, then train on the answers."""
         holder = weights_of(lm, "mixsd")
+        self.workshop.used("prompts", contexts(holder, facts, self.options))
         lessons = [
             Lesson(chat=ask(fact.prompt), completion=fact.target_new, fact=fact.id, ids=answer)
             for fact, answer in zip(facts, self.answers(holder, facts), strict=True)

@@ -91,6 +91,7 @@ class Packed:
     def __init__(self, options: dict[str, Any], workshop: Workshop) -> None:
         """Raises UserError on unknown options."""
         self.options: PackedOptions = options_of(PackedOptions, options, NAME)
+        self.workshop = workshop
 
     def edit(self, lm: LM, facts: Sequence[Fact]) -> PackedEdit:
         """Split the facts and write them down.
@@ -112,6 +113,7 @@ class Packed:
             Pack(system=self._system(pack), sentences=tuple(statement(fact) for fact in pack))
             for pack in packs
         )
+        self.workshop.used("prompts", (pack.system for pack in made))
         return PackedEdit(Contents(retriever=known.name, packs=made))
 
     def _system(self, facts: Sequence[Fact]) -> str:

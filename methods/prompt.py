@@ -76,9 +76,12 @@ class Prompt:
     def __init__(self, options: dict[str, Any], workshop: Workshop) -> None:
         """Raises UserError on unknown options."""
         self.options: PromptOptions = options_of(PromptOptions, options, "prompt")
+        self.workshop = workshop
 
     def edit(self, lm: LM, facts: Sequence[Fact]) -> PromptEdit:
         """Write the facts down."""
         views = [view(fact) for fact in facts]
         options = self.options
-        return PromptEdit(system_prompt(views, options.layout, options.header, options.footer))
+        system = system_prompt(views, options.layout, options.header, options.footer)
+        self.workshop.used("prompts", [system])
+        return PromptEdit(system)

@@ -25,6 +25,7 @@ from methods.keyvalue import (
     contexts_of,
     keys_and_values,
     query,
+    texts_of,
     write,
 )
 from methods.moments import Moment, moments
@@ -58,6 +59,7 @@ class Rome:
         found: list[list[tuple[torch.Tensor, torch.Tensor]]] = [[] for _ in layers]
         with at_rest(holder.model), kept([p.weight for p in projections]):
             contexts = contexts_of(holder, options.templates, WRITTEN, self.workshop.seed)
+            self.workshop.used("contexts", texts_of(facts, contexts))
             statistics = moments(holder, projections, options, self.workshop)
             for number, fact in enumerate(facts):
                 one = query(holder, fact, contexts, options.end)

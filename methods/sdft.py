@@ -72,6 +72,8 @@ class Sdft:
             {"prompt": ask(fact.prompt), "privileged_context": text}
             for fact, text in zip(facts, contexts(holder, facts, options), strict=True)
         ]
+        workshop.used("training", (fact.prompt for fact in facts))
+        workshop.used("prompts", (row["privileged_context"] for row in rows))
         with work_folder(workshop) as folder, as_found(holder.model) as before:
             config = SDFTConfig(
                 **arguments(holder, options, workshop, folder, len(rows)),

@@ -75,6 +75,7 @@ def train_with(
     With `workshop.folder`, a checkpoint is kept there and a killed training goes on from it with
     the same result.
     """
+    workshop.used("training", (text for lesson in lessons for text in lesson.texts))
     if recipe.locality_weight == 0:
         # Plain SFT on the same lessons: what they say, not how likely it was.
         nothing = {"top_ids": (), "top_logprobs": ()}

@@ -54,6 +54,8 @@ class SvfTrainer:
 
         With a folder in the workshop, a killed training goes on there with the same result.
         """
+        texts = (text for e in examples for text in (*(m["content"] for m in e.chat), e.answer))
+        self.workshop.used("training", texts)
         self._resume()
         learned, checked = self._split(examples)
         general = self._general()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from agents.approval import say
 from pipeline.labels import counted
+from pipeline.places import whole_run
 from pipeline.run import Run
 from pipeline.stage import read_manifest
+from pipeline.stories import check_designed
 from ske.io import locked
 from ske.types import UserError
 
@@ -24,17 +26,21 @@ def answer(run: Run, approve: bool, reject: str | None) -> str:
 
     Raises:
         UserError: Both words at once, a no without a reason, a design that does not wait, prompts
-            that are not those that were designed, or a run that is under way.
+            that are not those that were designed, a run that is under way, or one whose rounds
+            have designs of their own.
     """
-    again = f"ske run {run.folder}/config.yaml"
+    # A round's design is approved in its own folder; what goes on then is the run it belongs to.
+    whole = whole_run(run.folder)
+    again, stage = f"ske run {whole}/config.yaml", "design" if whole == run.folder else "train"
     if approve and reject is not None:
         raise UserError("--approve and --reject: say one of them")
     if reject is not None and not reject.strip():
         raise UserError("--reject '': say why, e.g. --reject 'the footer is missing'")
+    check_designed(run)
     if not run.config.design.approve:
         raise UserError(
             f"{run.folder}: design.approve is false, so no prompts wait for approval; "
-            f"with it: {again} --stage design --set design.approve=true"
+            f"with it: {again} --stage {stage} --set design.approve=true"
         )
     if read_manifest(run.folder, "design"):
         raise UserError(f"{run.folder}: the design is done, its prompts were approved before")

@@ -1,26 +1,32 @@
 """Stage `ask`: every method answers every probe, in chunks that survive a kill.
 
-Writes `rows.jsonl` (one line a probe, method and protocol: all that scores are made of) and
-`capability.jsonl` (the suite of `pipeline.suite`). Replies are kept under `items/` by content, so
-that a new method in the list costs only its own answers.
+Writes `rows.jsonl` (one line a probe, method and protocol: all that scores are made of),
+`capability.jsonl` (the suite of `pipeline.suite`) and, of sequential runs, `retention.jsonl` (each
+round's facts after every later round). Replies are kept under `items/` by content, so that a new
+method in the list costs only its own answers.
 """
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from eval.ask import Answer, Item, answer, items, rows
 from eval.capability import SkillRow
-from pipeline.edits import edit_of
+from eval.retention import FILE as RETENTION
+from eval.score import BASE, Row
+from pipeline.edits import edited, hash_of
 from pipeline.facts import read_cases, summary_of
-from pipeline.places import edit_folder
+from pipeline.places import edit_folders
+from pipeline.rounds import Rounds, read_rounds
 from pipeline.run import Run
+from pipeline.sittings import Sitting, latest, retention, sittings
 from pipeline.stage import fingerprint
 from pipeline.suite import suite_items, suite_rows, task_rows
-from ske.io import append_rows, drop_torn_line, file_hash, read_rows, write_json, write_rows
+from ske.io import append_rows, drop_torn_line, read_rows, write_json, write_rows
 from ske.lm import LM
 from ske.types import content_hash
 
@@ -28,80 +34,131 @@ CHUNK = 256
 """Items asked between two saves; fixed, so that a resumed run asks in the same batches."""
 
 
+class Heard(NamedTuple):
+    """What one sitting gave, and what it took."""
+
+    answers: list[Answer]
+    seconds: float
+
+
 def run(run: Run, folder: Path) -> None:
-    """Ask all methods; the base first, since locality is measured against it."""
+    """Ask all methods; the base first, since the others are read at its answers."""
     asked = items(read_cases(run), run.config.eval.max_probes)
-    suite = suite_items(run, folder)
-    everything = [*asked, *suite]
-    methods = ["base", *(m for m in run.config.methods if m != "base")]
-    said: dict[str, list[Answer]] = {}
-    for method in methods:
-        said[method] = _answers(run, folder, method, everything, said.get("base"))
-    dataset, seed = str(summary_of(run)["dataset"]), run.config.seed
-    protocols, cut = run.config.eval.protocols, len(asked)
-    before = said["base"][:cut]
+    rounds = read_rounds(run)
+    # The suite is asked of the one model that holds all edits, if there is one.
+    suite = [] if rounds.mode == "single" else suite_items(run, folder)
+    times = sittings(rounds, asked, len(suite))
+    heard = _heard(run, folder, rounds, times, [*asked, *suite])
+    write_json(folder / "costs.json", {method: _costs(own) for method, own in heard.items()})
+    said = {method: [each.answers for each in own] for method, own in heard.items()}
+    final = {method: latest(answers) for method, answers in said.items()}
+    dataset, cut = str(summary_of(run)["dataset"]), len(asked)
+
+    def scorable(
+        method: str, some: Sequence[Item], own: Sequence[Answer], base: Sequence[Answer]
+    ) -> Iterable[Row]:
+        return rows(method, dataset, run.config.seed, run.config.eval.protocols, some, own, base)
+
     write_rows(
         folder / "rows.jsonl",
         (
             row.model_dump(mode="json")
             for method in run.config.methods
-            for row in rows(method, dataset, seed, protocols, asked, said[method][:cut], before)
+            for row in scorable(method, asked, final[method][:cut], final[BASE][:cut])
         ),
     )
+    (folder / RETENTION).unlink(missing_ok=True)
+    if rounds.mode == "sequential":
+        kept = retention(rounds, times, asked, said, scorable)
+        write_rows(folder / RETENTION, (row.model_dump(mode="json") for row in kept))
+    told = {method: answers[cut:] for method, answers in final.items()}
     write_rows(
         folder / "capability.jsonl",
-        (
-            row.model_dump(mode="json")
-            for method in run.config.methods
-            for row in (
-                *suite_rows(method, dataset, seed, suite, said[method][cut:]),
-                *_tasks(run, folder, method, dataset),
-            )
-        ),
+        (row.model_dump(mode="json") for row in _suite(run, folder, rounds, suite, told)),
     )
 
 
-def _tasks(run: Run, folder: Path, method: str, dataset: str) -> list[SkillRow]:
-    config = run.config.eval
-    if not config.tasks:
-        return []
-    key = _key(run, method, [])
-    path = folder / "items" / f"tasks-{method}-{key}.jsonl"
-    with edit_of(run, method).applied(run.lm) as lm:
-        return task_rows(run, lm, path, method, dataset)
+def _heard(
+    run: Run,
+    folder: Path,
+    rounds: Rounds,
+    times: Sequence[Sitting],
+    everything: Sequence[Item],
+) -> dict[str, list[Heard]]:
+    """What every method answered in every sitting, beside what the base did in the same one."""
+    heard: dict[str, list[Heard]] = {}
+    for method in run.config.methods:
+        base = [each.answers for each in heard[BASE]] if heard else [None] * len(times)
+        heard[method] = [
+            _answers(run, folder, method, rounds, sitting, everything, before)
+            for sitting, before in zip(times, base, strict=True)
+        ]
+    return heard
+
+
+def _suite(
+    run: Run,
+    folder: Path,
+    rounds: Rounds,
+    suite: Sequence[Item],
+    told: dict[str, list[Answer]],
+) -> Iterator[SkillRow]:
+    """The capability suite and the harness's tasks, method by method."""
+    dataset, seed = str(summary_of(run)["dataset"]), run.config.seed
+    for method in run.config.methods:
+        yield from suite_rows(method, dataset, seed, suite, told[method])
+        if run.config.eval.tasks and rounds.mode != "single":
+            yield from _tasks(run, folder, method, rounds)
+
+
+def _tasks(run: Run, folder: Path, method: str, rounds: Rounds) -> list[SkillRow]:
+    """A method's answers to the harness's tasks, with all edits in the model."""
+    edits = edit_folders(run, method, rounds, rounds.rounds[-1].stack)
+    path = folder / "items" / f"tasks-{method}-{_key(run, edits, [])}.jsonl"
+    with edited(run.lm, edits) as lm:
+        return task_rows(run, lm, path, method, str(summary_of(run)["dataset"]))
 
 
 def _answers(
     run: Run,
     folder: Path,
     method: str,
+    rounds: Rounds,
+    sitting: Sitting,
     asked: Sequence[Item],
     before: Sequence[Answer] | None,
-) -> list[Answer]:
-    """A method's answers, from its file as far as that goes, then from the model.
+) -> Heard:
+    """A method's answers in one sitting, from their file as far as that goes, then its model's.
 
-    `before` is the base's, which the method is also read at; None if it is the base.
+    `before` is the base's in the same sitting, which the method is also read at; None if it is
+    the base.
     """
-    path = folder / "items" / f"{method}-{_key(run, method, asked)}.jsonl"
+    edits = edit_folders(run, method, rounds, sitting.edits)
+    numbered = [(place, asked[place]) for place in sitting.places]
+    path = folder / "items" / f"{method}-{_key(run, edits, numbered)}.jsonl"
     drop_torn_line(path)
-    done = [Answer(**row) for row in read_rows(path)]
-    if len(done) == len(asked):
-        return done
+    done, costs = [Answer(**row) for row in read_rows(path)], path.with_suffix(".cost.json")
+    if len(done) == len(numbered) and costs.exists():
+        return Heard(done, json.loads(costs.read_text(encoding="utf-8"))["seconds"])
     done = done[: len(done) // CHUNK * CHUNK]
     write_rows(path, [row.model_dump(mode="json") for row in done])
     started = time.time()
-    numbered = list(enumerate(asked))
-    with edit_of(run, method).applied(run.lm) as lm, run.progress(method, len(asked)) as update:
+    with edited(run.lm, edits) as lm, run.progress(method, len(numbered)) as update:
         update(len(done))
-        while len(done) < len(asked):
+        while len(done) < len(numbered):
             part = slice(len(done), len(done) + CHUNK)
             chunk = _ask(lm, numbered[part], run, before[part] if before else None)
             append_rows(path, [row.model_dump(mode="json") for row in chunk])
             done += chunk
             update(len(done))
-    cost = {"seconds": round(time.time() - started, 1), "answers": len(asked)}
-    write_json(path.with_suffix(".cost.json"), cost)
-    return done
+    seconds = round(time.time() - started, 1)
+    write_json(costs, {"seconds": seconds, "answers": len(numbered)})
+    return Heard(done, seconds)
+
+
+def _costs(heard: Sequence[Heard]) -> dict[str, float]:
+    seconds = round(sum(each.seconds for each in heard), 1)
+    return {"seconds": seconds, "answers": sum(len(each.answers) for each in heard)}
 
 
 def _ask(
@@ -111,15 +168,14 @@ def _ask(
     return answer(lm, chunk, config.protocols, config.max_new_tokens, before)
 
 
-def _key(run: Run, method: str, asked: Sequence[Item]) -> str:
-    edit = {p.name: file_hash(p) for p in sorted(edit_folder(run, method).glob("edit.*"))}
+def _key(run: Run, edits: Sequence[Path], numbered: Sequence[tuple[int, Item]]) -> str:
     config: dict[str, Any] = run.config.eval.model_dump(mode="json")
     return content_hash(
         [
-            edit,
+            [hash_of(edit) for edit in edits],
             config,
             fingerprint(run.config.model.path),
             run.config.model.style,
-            [item.model_dump() for item in asked],
+            [[place, item.model_dump()] for place, item in numbered],
         ]
     )

@@ -5,9 +5,12 @@ Reads `stages/facts` and `stages/ask` of a run; writes nothing.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from eval.capability import SkillRow
+from eval.retention import FILE as RETENTION
+from eval.retention import RetentionRow
 from eval.saved import read_saved
 from eval.score import Row
 from pipeline.facts import read_facts, summary_of
@@ -20,6 +23,8 @@ class Asked(NamedTuple):
 
     rows: list[Row]
     capability: list[SkillRow]
+    retention: list[RetentionRow]
+    """Of a sequential run: the answers after each round."""
 
 
 def asked(run: Run) -> Asked:
@@ -39,31 +44,44 @@ def asked(run: Run) -> Asked:
     for name in ("facts.jsonl", "summary.json"):
         if not (run.stage("facts") / name).exists():
             raise UserError(f"{run.stage('facts')}/{name} is missing; {again}")
-    _same_data(run, rows, capability)
-    said = {row.method for row in rows}
-    if missing := [method for method in run.config.methods if method not in said]:
-        raise UserError(
-            f"{folder}/rows.jsonl has no answers of {', '.join(missing)}, which "
-            f"{run.folder}/config.yaml names; {again}"
-        )
-    return Asked(rows, capability)
+    in_rounds = run.config.edits.mode == "sequential"
+    retention = read_saved(folder / RETENTION, RetentionRow, again) if in_rounds else []
+    kept = [item.row for item in retention]
+    _same_data(run, "capability.jsonl", capability)
+    for name, probes in (("rows.jsonl", rows), *([(RETENTION, kept)] if in_rounds else [])):
+        _same_data(run, name, probes)
+        _same_edits(run, name, probes)
+        _all_methods(run, name, probes, again)
+    return Asked(rows, capability, retention)
 
 
-def _same_data(run: Run, rows: list[Row], capability: list[SkillRow]) -> None:
+def _same_data(run: Run, name: str, found: Sequence[Row] | Sequence[SkillRow]) -> None:
+    dataset = summary_of(run)["dataset"]
+    for row in found:
+        if row.dataset != dataset:
+            raise UserError(
+                f"{run.stage('ask')}/{name} holds answers for data set {row.dataset!r}, but the "
+                f"facts of {run.folder} are of {dataset!r}; give the folder that they belong to"
+            )
+
+
+def _same_edits(run: Run, name: str, found: Sequence[Row]) -> None:
     """Ids of the embedded world are positions in what was drawn, so prompts are compared, too."""
-    folder, dataset = run.stage("ask"), summary_of(run)["dataset"]
-    for name, found in (("rows.jsonl", rows), ("capability.jsonl", capability)):
-        for row in found:
-            if row.dataset != dataset:
-                raise UserError(
-                    f"{folder}/{name} holds answers for data set {row.dataset!r}, but the facts "
-                    f"of {run.folder} are of {dataset!r}; give the folder that they belong to"
-                )
     prompts = {fact.id: fact.prompt for fact in read_facts(run)}
-    for row in rows:
+    for row in found:
         edit = row.metric == "edit_success" and row.probe == 0
         if row.case not in prompts or (edit and row.prompt != prompts[row.case]):
             raise UserError(
-                f"{folder}/rows.jsonl: case {row.case!r} with the prompt {row.prompt!r} is none of "
-                f"the edits in {run.stage('facts')}/facts.jsonl; the answers are another run's"
+                f"{run.stage('ask')}/{name}: case {row.case!r} with the prompt {row.prompt!r} is "
+                f"none of the edits in {run.stage('facts')}/facts.jsonl; the answers are another "
+                "run's"
             )
+
+
+def _all_methods(run: Run, name: str, found: Sequence[Row], again: str) -> None:
+    said = {row.method for row in found}
+    if missing := [method for method in run.config.methods if method not in said]:
+        raise UserError(
+            f"{run.stage('ask')}/{name} has no answers of {', '.join(missing)}, which "
+            f"{run.folder}/config.yaml names; {again}"
+        )

@@ -264,6 +264,22 @@ def combine(
 
 
 @app.command()
+def scale(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders of different edits.limit.")],
+    out: Annotated[Path, typer.Option(help="Where the table and the figures go.")],
+) -> None:
+    """Runs that differ in how many edits they make: every metric against the number of edits.
+
+    Runs of the same size are joined as `ske combine` joins them.
+
+    [dim]ske scale runs/e1 runs/e4 runs/e16 runs/e64 --out runs/scale[/dim]
+    """
+    from pipeline.scaling import scale as scaled
+
+    typer.echo(scaled(runs, out))
+
+
+@app.command()
 def methods() -> None:
     """What methods there are.
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from eval.capability import values
+from eval.retention import DECAY_COLUMNS, RETENTION_COLUMNS, decay, matrix, scored
 from eval.score import count_errors
 from eval.seeds import gather
 from eval.tables import (
@@ -26,6 +27,8 @@ FEW = 5
 def combine(folders: Sequence[Path], out: Path) -> str:
     """Write `results.csv`, `comparisons.csv` and `results.md` into `out`; returns the last.
 
+    Sequential runs have their `retention.csv` and `decay.csv` joined, too.
+
     Raises:
         UserError: If the runs cannot be combined, see `eval.seeds.gather`; nothing is written then.
     """
@@ -41,5 +44,9 @@ def combine(folders: Sequence[Path], out: Path) -> str:
     out.mkdir(parents=True, exist_ok=True)
     write_csv(out / "results.csv", RESULT_COLUMNS, table)
     write_csv(out / "comparisons.csv", COMPARISON_COLUMNS, against)
+    if runs.retention:
+        kept = scored(runs.retention)
+        write_csv(out / "retention.csv", RETENTION_COLUMNS, matrix(kept))
+        write_csv(out / "decay.csv", DECAY_COLUMNS, decay(kept))
     write_text(out / "results.md", text)
     return text

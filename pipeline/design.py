@@ -11,6 +11,7 @@ from pipeline.freetext import free_texts, subjects
 from pipeline.run import Run
 from pipeline.stage import fingerprint
 from pipeline.telling import told_turns
+from ske.io import read_rows
 
 NAME_TEXTS = 256
 """Texts sampled to find subjects that are not edited."""
@@ -58,3 +59,18 @@ def read_design(run: Run) -> Design:
     """The result of a finished `design` stage."""
     path = run.stage("design") / "design.json"
     return Design.model_validate_json(path.read_text(encoding="utf-8"))
+
+
+def examined(run: Run) -> dict[str, list[str]]:
+    """What a finished design was searched with, by kind: the questions asked, the prompts' lines.
+
+    Nothing that designs sees a probe; this is so that it can be checked.
+    """
+    questions: dict[str, None] = {}
+    prompts: dict[str, None] = {}
+    for line in read_rows(run.stage("design") / "trace.jsonl"):
+        if line["template"] == "agents/examiner":
+            system = line["variables"].get("system", "")
+            prompts.update((part, None) for part in system.splitlines())
+            questions.update((row["question"], None) for row in line["parsed"].get("rows", ()))
+    return {"examiner's questions": list(questions), "prompts": list(prompts)}

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from pipeline.places import is_taught
+from pipeline.places import edit_folder, is_taught
 from pipeline.run import Run
 from ske.config import Config, apply, parse
 from ske.facts import read_facts
@@ -53,7 +53,13 @@ def _config(model: str, facts: Path, method: str, overrides: list[str]) -> Confi
     if isinstance(tree["model"], dict) and isinstance(tree["edits"], dict):
         tree["model"]["path"] = model
         tree["edits"].setdefault("limit", None)
-    return parse(tree, "ske edit")
+    config = parse(tree, "ske edit")
+    if config.edits.mode != "batch":
+        raise UserError(
+            f"--set edits.mode={config.edits.mode}: `ske edit` makes all facts of the file in one "
+            "batch; to measure single or sequential edits, use `ske run`"
+        )
+    return config
 
 
 def check_facts(path: Path) -> None:
@@ -75,17 +81,18 @@ def _check_target(out: Path) -> None:
 
 def _publish(run: Run, method: str, out: Path) -> None:
     """Put the checkpoint's files into `out` itself."""
-    from pipeline.edits import edit_of, save_student  # torch: after the user's mistakes are found
+    from methods.table import load_edit  # torch: after the user's mistakes are found
+    from pipeline.edits import save_student
 
     fresh = run.folder / "student"
     if not is_taught(method):
-        edit = edit_of(run, method)
-        if not hasattr(edit, "deltas"):
+        place = edit_folder(run, method)
+        if not hasattr(load_edit(place), "deltas"):
             raise UserError(
                 f"method {method!r} changes no weights, so there is no model to save; "
-                f"its edit is in {run.folder}/stages/edit/items/{method}"
+                f"its edit is in {place}"
             )
-        save_student(run, edit, fresh)
+        save_student(run, [place], fresh)
     for path in fresh.iterdir():
         shutil.copyfile(path, out / path.name)
 

@@ -1,12 +1,17 @@
 """Stages `train` and `edit`: make every method's edit, each in a folder of its own.
 
-Writes `edit/` (the student's) and `student/` in the run folder for `train`; `items/METHOD/` and
-`edits.json` (hashes) for `edit`; seconds, bytes and peak memory go into `costs.json`.
+Writes `edit/` (the student's) and `student/` in the run folder for `train`; `items/METHOD/`, or
+`items/rounds/METHOD/NUMBER/` where facts are edited in several rounds, and `edits.json` (hashes)
+for `edit`; seconds, bytes and peak memory go into `costs.json`, the texts an edit is made of into
+`used.jsonl`, what the guard finds in them into `leakage.json`. `pipeline.teaching` is `train` in
+several rounds.
 """
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,33 +20,46 @@ from methods.base import Edit, Lesson
 from methods.table import build, defaults, load_edit
 from pipeline.costs import measured, size_of
 from pipeline.facts import read_facts
-from pipeline.places import edit_folder, is_taught, options_for
+from pipeline.leaks import USED, Leaks, Ledger, checked, refuse, write_leaks
+from pipeline.places import edit_folder, edit_folders, is_taught, options_for
 from pipeline.practice import workshop
+from pipeline.rounds import read_rounds
 from pipeline.run import Run
 from pipeline.stage import fingerprint
+from pipeline.teacher import guard_of
 from ske.io import file_hash, read_rows, write_json
+from ske.lm import LM
 from ske.types import Fact, content_hash
 
 
 def train(run: Run, folder: Path) -> None:
     """Train the student on the teacher's lessons and save it as an ordinary checkpoint."""
+    train_edit(run, folder)
+    save_student(run, [folder / "edit"], run.folder / "student")
+
+
+def train_edit(run: Run, folder: Path) -> None:
+    """Train the student and save what was learned, as an edit alone."""
     rows = read_rows(run.stage("teach") / "lessons.jsonl")
     lessons = [Lesson(**row) for row in rows]
     options = run.config.train.model_dump(mode="json")
-    _ = run.lm  # Loading the model is nobody's cost.
+    lm, ledger = run.lm, Ledger()  # Loading the model is nobody's cost.
     with measured() as costs:
-        edit = _make(run, "ske", options, read_facts(run), folder / "work", lessons)
+        edit = _make(run, lm, "ske", options, read_facts(run), folder / "work", ledger, lessons)
         edit.save(folder / "edit")
-    save_student(run, edit, run.folder / "student")
+    ledger.save(folder)
+    leaks = checked(guard_of(run), [folder])
+    write_leaks(folder, {"ske": leaks})
+    refuse(run.config.leakage.strict, "method 'ske'", leaks)
     write_json(folder / "costs.json", {**costs, "bytes": size_of(folder / "edit")})
     shutil.rmtree(folder / "work", ignore_errors=True)
 
 
-def save_student(run: Run, edit: Edit, target: Path) -> None:
-    """Merge an edit into the base model's weights and save a folder that transformers loads."""
+def save_student(run: Run, edits: Sequence[Path], target: Path) -> None:
+    """Merge edits into the base model's weights and save a folder that transformers loads."""
     fresh = target.with_name(f".{target.name}.new")
     shutil.rmtree(fresh, ignore_errors=True)
-    with edit.applied(run.lm):
+    with edited(run.lm, edits):
         run.lm.model.save_pretrained(fresh, safe_serialization=True)
     run.lm.tokenizer.save_pretrained(fresh)
     shutil.rmtree(target, ignore_errors=True)
@@ -50,50 +68,81 @@ def save_student(run: Run, edit: Edit, target: Path) -> None:
 
 def run(run: Run, folder: Path) -> None:
     """Make the edits of all methods but the student; what is there with the same key stays."""
-    facts = read_facts(run)
-    summary: dict[str, str] = {}
+    facts = {fact.id: fact for fact in read_facts(run)}
+    rounds = read_rounds(run)
+    summary: dict[str, Any] = {}
+    guard, leaks = guard_of(run), dict[str, dict[str, Leaks]]()
     for method in run.config.methods:
         if is_taught(method):
             continue
-        options = options_for(run.config, method)
-        key = content_hash(
-            [
-                method,
-                {**defaults(method), **options},
-                run.config.seed,
-                [fact.model_dump() for fact in facts],
-                run.config.practice.model_dump(),
-                run.config.texts.model_dump(),
-                _model_key(run),
-            ]
-        )
-        place = folder / "items" / method
-        mark = place / "key"
-        if not mark.exists() or mark.read_text(encoding="utf-8") != key:
-            shutil.rmtree(place, ignore_errors=True)
-            _ = run.lm
-            with measured() as costs:
-                _make(run, method, options, facts, place / "work").save(place)
-            shutil.rmtree(place / "work", ignore_errors=True)
-            write_json(place / "costs.json", {**costs, "bytes": size_of(place)})
-            mark.write_text(key, encoding="utf-8")
-        summary[method] = content_hash(
-            {p.name: file_hash(p) for p in sorted(place.iterdir()) if p.name.startswith("edit")}
-        )
+        for each in rounds.rounds:
+            before = edit_folders(run, method, rounds, each.before)
+            place = edit_folder(run, method, rounds.mode, each.number)
+            _make_once(run, method, [facts[i] for i in each.ids], before, place)
+        made = edit_folders(run, method, rounds, [each.number for each in rounds.rounds])
+        leaks[method] = checked(guard, made)
+        refuse(run.config.leakage.strict, f"method {method!r}", leaks[method])
+        hashes = [hash_of(place) for place in made]
+        summary[method] = hashes[0] if rounds.mode == "batch" else hashes
     write_json(folder / "edits.json", summary)
+    write_leaks(folder, leaks)
 
 
-def edit_of(run: Run, method: str) -> Edit:
-    """A method's saved edit."""
-    return load_edit(edit_folder(run, method))
+def _make_once(
+    run: Run, method: str, facts: list[Fact], before: Sequence[Path], place: Path
+) -> None:
+    """Make an edit on top of others, unless it is there already."""
+    options = options_for(run.config, method)
+    key = content_hash(
+        [
+            method,
+            {**defaults(method), **options},
+            run.config.seed,
+            [fact.model_dump() for fact in facts],
+            run.config.practice.model_dump(),
+            run.config.texts.model_dump(),
+            fingerprint(run.config.model.path),
+            [hash_of(earlier) for earlier in before],
+            USED,
+        ]
+    )
+    mark = place / "key"
+    if mark.exists() and mark.read_text(encoding="utf-8") == key:
+        return
+    shutil.rmtree(place, ignore_errors=True)
+    # Loading the model, and the edits below, is nobody's cost.
+    ledger = Ledger()
+    with edited(run.lm, before) as lm, measured() as costs:
+        _make(run, lm, method, options, facts, place / "work", ledger).save(place)
+    ledger.save(place)
+    shutil.rmtree(place / "work", ignore_errors=True)
+    write_json(place / "costs.json", {**costs, "bytes": size_of(place)})
+    mark.write_text(key, encoding="utf-8")
+
+
+def hash_of(place: Path) -> str:
+    """A saved edit's content."""
+    files = sorted(path for path in place.iterdir() if path.name.startswith("edit"))
+    return content_hash({path.name: file_hash(path) for path in files})
+
+
+@contextmanager
+def edited(lm: LM, folders: Sequence[Path]) -> Iterator[Any]:
+    """The model with saved edits on it, one on top of the other; afterwards it is as before."""
+    with ExitStack() as stack:
+        for folder in folders:
+            lm = stack.enter_context(load_edit(folder).applied(lm))
+        yield lm
 
 
 def _make(
     run: Run,
+    lm: LM,
     method: str,
     options: dict[str, Any],
     facts: list[Fact],
     work: Path,
+    ledger: Ledger,
     lessons: list[Lesson] | None = None,
 ) -> Edit:
     with run.progress(f"{method}") as update:
@@ -102,8 +151,4 @@ def _make(
             lessons=None if lessons is None else lambda: lessons,
             progress=lambda step, steps, loss: update(step, steps, f"loss {loss:.3f}"),
         )
-        return build(method, options, given).edit(run.lm, facts)
-
-
-def _model_key(run: Run) -> str:
-    return fingerprint(run.config.model.path)
+        return build(method, options, ledger.over(given)).edit(lm, facts)

@@ -15,15 +15,14 @@ from typing import Any, NamedTuple
 from agents.records import CurveRow, Design
 from eval.score import ErrorKey, Row, count_errors, score_row
 from eval.tables import TableRow
-from pipeline.places import costs_of, is_taught, reference_of
+from pipeline.leaks import Leaks
+from pipeline.places import costs_of, reference_of, run_leaks
+from pipeline.rounds import Rounds, read_rounds
 from pipeline.run import Run
 from pipeline.scoring import SHARES
 from pipeline.show import read_csv
 from pipeline.stage import read_manifest
 from ske.config import Config
-
-TEACHING = ("design", "teach")
-"""Stages of a taught method before its training."""
 
 
 class Miss(NamedTuple):
@@ -60,9 +59,14 @@ class Evidence(NamedTuple):
     design: Design | None
     curve: list[CurveRow]
     taught: dict[str, int]
-    leaks: dict[str, dict[str, Any]]
+    leaks: dict[str, dict[str, Leaks]]
+    """What each method used that is near to a probe, by kind."""
     costs: dict[str, dict[str, Any]]
     manifests: dict[str, dict[str, Any]]
+    rounds: Rounds
+    retention: list[TableRow]
+    """`retention.csv` of a sequential run."""
+    decay: list[TableRow]
 
     @property
     def methods(self) -> list[str]:
@@ -104,9 +108,12 @@ def gather(run: Run) -> Evidence:
         design=read_design(design) if "design" in names else None,
         curve=_curve(design) if "design" in names else [],
         taught=_json(teach / "summary.json") if "teach" in names else {},
-        leaks=_json(teach / "leakage.json") if "teach" in names else {},
+        leaks=run_leaks(run),
         costs={method: _costs(run, method) for method in run.config.methods},
         manifests={name: read_manifest(run.folder, name) for name in names},
+        rounds=read_rounds(run),
+        retention=_table(run.folder / "retention.csv"),
+        decay=_table(run.folder / "decay.csv"),
     )
 
 
@@ -174,20 +181,13 @@ def _curve(folder: Path) -> list[CurveRow]:
 
 def _costs(run: Run, method: str) -> dict[str, Any]:
     """Of making the edit and of asking the edited model."""
-    # One file for each set of answers ever asked; the last one is this run's.
-    asked = sorted(
-        (run.stage("ask") / "items").glob(f"{method}-*.cost.json"), key=lambda p: p.stat().st_mtime
-    )
-    asking = _json(asked[-1]) if asked else {}
-    making = costs_of(run, method)
-    if is_taught(method) and "seconds" in making:
-        # Designing the prompts and asking the teacher are part of the method.
-        before = [read_manifest(run.folder, name).get("seconds", 0) for name in TEACHING]
-        making["seconds"] += sum(before)
-    return {
-        **making,
-        **{f"asking_{key}": value for key, value in asking.items()},
-    }
+    asking = _json(run.stage("ask") / "costs.json").get(method, {})
+    return {**costs_of(run, method), **{f"asking_{key}": value for key, value in asking.items()}}
+
+
+def _table(path: Path) -> list[TableRow]:
+    """A table that not every run has."""
+    return [_numbers(row) for row in read_csv(path)] if path.exists() else []
 
 
 def _numbers(row: dict[str, str]) -> TableRow:
@@ -196,7 +196,9 @@ def _numbers(row: dict[str, str]) -> TableRow:
     for key in ("mean", "ci_low", "ci_high", "diff", "p", "p_holm"):
         if key in row:
             typed[key] = float(row[key]) if row[key] else None
-    typed["n"] = int(row["n"])
+    for key in ("n", "after_round", "round", "later_edits"):
+        if row.get(key, "").isdigit():
+            typed[key] = int(row[key])
     if row.get("seed", "").lstrip("-").isdigit():
         typed["seed"] = int(row["seed"])
     return typed

@@ -1,7 +1,8 @@
 """Stage `facts`: draws the corrections of a run, and the probes that belong to them.
 
 Writes `facts.jsonl` (what agents and editors may see), `cases.jsonl` (with the probes, for the
-evaluators alone) and `summary.json` (what was skipped, and why).
+evaluators alone), `rounds.json` (which are edited together) and `summary.json` (what was skipped,
+and why).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 
 from eval.cases import Case, Loaded, conflicts, load
 from eval.hard import with_hard
+from pipeline.rounds import divided, write_rounds
 from pipeline.run import Run
 from ske.config import DataConfig, EditsConfig, found
 from ske.io import read_rows, write_json, write_rows
@@ -25,6 +27,8 @@ def run(run: Run, folder: Path) -> None:
     cases = choose(with_hard(usable), run.config.edits, shuffled=run.config.data.path is not None)
     write_rows(folder / "facts.jsonl", [case.fact.model_dump(mode="json") for case in cases])
     write_rows(folder / "cases.jsonl", [case.model_dump(mode="json") for case in cases])
+    rounds = divided([case.fact.id for case in cases], run.config.edits)
+    write_rounds(folder, rounds)
     summary = {
         "dataset": loaded.name,
         "cases": len(cases),
@@ -34,7 +38,8 @@ def run(run: Run, folder: Path) -> None:
     }
     write_json(folder / "summary.json", summary)
     note = f"  {len(cases)} of {len(loaded.cases)} cases of {loaded.name}"
-    extras = [f"{len(dropped)} conflicting left out"] if dropped else []
+    extras = [f"{len(rounds.rounds)} edits, {rounds.mode}"] if rounds.mode != "batch" else []
+    extras += [f"{len(dropped)} conflicting left out"] if dropped else []
     extras += [f"{sum(s.count for s in loaded.skipped)} probes skipped"] if loaded.skipped else []
     run.console.print("; ".join([note, *extras]), highlight=False)
 
@@ -75,12 +80,31 @@ def without_conflicts(cases: list[Case]) -> tuple[list[Case], list[str]]:
 
 
 def choose(cases: list[Case], edits: EditsConfig, shuffled: bool) -> list[Case]:
-    """The cases of this run: the world's come in drawn order, a file's are drawn here."""
+    """The cases of this run: the world's come in drawn order, a file's are drawn here.
+
+    A file's keep its order, but for sequential rounds: files are often sorted by relation, and
+    then an early round would differ from a late one in more than its age.
+
+    Raises:
+        UserError: there are fewer than the rounds need.
+    """
+    if edits.mode == "sequential":
+        return _in_rounds(cases, edits, shuffled)
     limit = min(edits.limit or len(cases), len(cases))
     if not shuffled or limit == len(cases):
         return cases[:limit]
     places = random.Random(edits.seed).sample(range(len(cases)), limit)
     return [cases[place] for place in sorted(places)]
+
+
+def _in_rounds(cases: list[Case], edits: EditsConfig, shuffled: bool) -> list[Case]:
+    wanted = edits.rounds * edits.per_round
+    if wanted > len(cases):
+        raise UserError(
+            f"edits.rounds = {edits.rounds} and edits.per_round = {edits.per_round} need {wanted} "
+            f"facts, and there are {len(cases)}; set one of them lower"
+        )
+    return random.Random(edits.seed).sample(cases, wanted) if shuffled else cases[:wanted]
 
 
 def read_facts(run: Run) -> list[Fact]:

@@ -25,6 +25,13 @@ DPI = 220
 INK, FAINT = "#222222", "#d9d9d9"
 TINY, SMALL = 6.5, 7.5
 NAIVE = "#555555"
+LOG_FROM = 8
+"""Numbers of edits this many times apart are drawn on a log scale."""
+MOST_TICKS = 10
+MOST_NUMBERS = 8
+"""Heat maps of more rounds have colours only."""
+DARK = 55
+"""From this value on, white figures are legible on the heat map's blue."""
 
 
 class Panel(NamedTuple):
@@ -142,6 +149,112 @@ def series(rows: Sequence[CurveRow], key: str) -> list[Line]:
         line = lines.setdefault((packer, layout), Line(label, colour, naive, []))
         line.points.append((size, 100 * value))
     return list(lines.values())
+
+
+class Trend(NamedTuple):
+    """A method's results in the order of some number of edits."""
+
+    method: str
+    points: Sequence[tuple[int, TableRow]]
+
+
+def trends(panels: Sequence[tuple[str, Sequence[Trend]]], label: str, path: Path) -> Path:
+    """Means with their intervals as bands, one panel a metric; few numbers apart on a log scale."""
+    figure = Figure(figsize=(WIDTH, 1.4 * len(panels) + 0.3), layout="constrained")
+    axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+    for axis, (title, own) in zip(axes, panels, strict=True):
+        axis.set_title(title, fontsize=SMALL, loc="left", color=INK, pad=3)
+        for trend in own:
+            _band(axis, trend)
+        _lines(
+            axis,
+            [
+                Line(
+                    method_label(trend.method),
+                    method_colour(trend.method),
+                    trend.method == "base",
+                    [(x, row["mean"]) for x, row in trend.points],
+                )
+                for trend in own
+            ],
+        )
+    _edits_axis(axes[-1], sorted({x for _, own in panels for t in own for x, _ in t.points}), label)
+    return _save(figure, path)
+
+
+def _band(axis: Axes, trend: Trend) -> None:
+    xs = [x for x, _ in trend.points]
+    low, high = ([row[key] for _, row in trend.points] for key in ("ci_low", "ci_high"))
+    colour = method_colour(trend.method)
+    axis.fill_between(xs, low, high, color=colour, alpha=0.12, linewidth=0)
+
+
+def _edits_axis(axis: Axes, places: Sequence[int], label: str) -> None:
+    # 1, 4, 16, 64, 256 edits lie evenly on a log scale; 0, 4, 8, 12 do not.
+    if places[0] > 0 and len(places) > 1 and places[-1] / places[0] >= LOG_FROM:
+        axis.set_xscale("log", base=2)
+    shown = places[:: math.ceil(len(places) / MOST_TICKS)]
+    axis.xaxis.set_major_locator(FixedLocator(shown))
+    axis.xaxis.set_minor_locator(NullLocator())
+    axis.xaxis.set_major_formatter(ScalarFormatter())
+    axis.set_xlabel(label, fontsize=SMALL, color=INK)
+
+
+class HeatMap(NamedTuple):
+    """R[t, i] of one method: success of round i's facts after round t."""
+
+    method: str
+    cells: Mapping[tuple[int, int], float]
+    """By (t, i)."""
+
+
+def heat_maps(maps: Sequence[HeatMap], path: Path) -> Path:
+    """One square a method: down the rounds that were made, across whose facts are asked."""
+    columns = min(2, len(maps))
+    lines = math.ceil(len(maps) / columns)
+    figure = Figure(figsize=(WIDTH, 1.75 * lines + 0.25), layout="constrained")
+    axes = figure.subplots(lines, columns, squeeze=False)
+    for number, axis in enumerate(axes.flat):
+        if number < len(maps):
+            _heat(axis, maps[number], named=number % columns == 0)
+        else:
+            axis.axis("off")
+    for axis in axes[-1]:
+        axis.set_xlabel("facts of round", fontsize=TINY, color=INK, labelpad=1)
+    return _save(figure, path)
+
+
+def _heat(axis: Axes, one: HeatMap, named: bool) -> None:
+    size = max(after for after, _ in one.cells)
+    grid = [
+        [one.cells.get((after, own), math.nan) for own in range(1, size + 1)]
+        for after in range(1, size + 1)
+    ]
+    axis.imshow(grid, cmap="Blues", vmin=0, vmax=100, aspect="auto")
+    axis.set_title(
+        method_label(one.method),
+        fontsize=SMALL,
+        loc="left",
+        color=method_colour(one.method),
+        pad=3,
+    )
+    if size <= MOST_NUMBERS:
+        for (after, own), value in one.cells.items():
+            axis.text(
+                own - 1,
+                after - 1,
+                f"{value:.0f}",
+                fontsize=TINY,
+                color="white" if value > DARK else INK,
+                ha="center",
+                va="center",
+            )
+    shown = range(0, size, math.ceil(size / MOST_TICKS))
+    axis.set_xticks(list(shown), [str(place + 1) for place in shown])
+    axis.set_yticks(list(shown), [str(place + 1) for place in shown])
+    if named:
+        axis.set_ylabel("after round", fontsize=TINY, color=INK, labelpad=2)
+    _bare(axis)
 
 
 def _lines(axis: Axes, lines: Sequence[Line]) -> None:

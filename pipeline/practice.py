@@ -38,7 +38,7 @@ def examples(run: Run, folder: Path) -> list[Practice]:
     facts = read_facts(run)
     cases = without(_other_cases(run, folder), facts)
     random.Random(f"practice-{run.config.seed}").shuffle(cases)
-    guard = guard_of(run, facts)
+    guard = guard_of(run)
 
     def clean(prompts: Sequence[str]) -> list[int]:
         return guard.filter(prompts).kept

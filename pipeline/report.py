@@ -12,7 +12,7 @@ from typing import Any
 
 from eval.ratios import SHARE
 from eval.tables import markdown
-from pipeline import figures, sayings, sheets
+from pipeline import figures, retained, sayings, sheets
 from pipeline.evidence import Evidence, gather
 from pipeline.facts import read_facts
 from pipeline.labels import METRICS, PROTOCOLS, in_order, method_label, plain
@@ -51,6 +51,7 @@ def draw(evidence: Evidence, folder: Path) -> dict[str, Path]:
             if shown:
                 key = f"{name}-{protocol}"
                 drawn[key] = figures.dots(shown, evidence.methods, folder / f"{key}.png")
+    drawn |= retained.draw(evidence, folder)
     if evidence.curve:
         wanted = evidence.config.design.recall
         drawn["capacity"] = figures.curve(evidence.curve, wanted, folder / "capacity.png")
@@ -76,11 +77,13 @@ def contents(evidence: Evidence, prompts: dict[str, str]) -> dict[str, Any]:
         "family": len(sayings.comparisons(evidence)),
         "reference": method_label(evidence.reference),
         "capability": sheets.category_table(evidence, "generate", "capability"),
+        "retained": retained.section(evidence),
         "costs": sheets.cost_table(evidence),
         "design": evidence.design,
         "curve": sheets.curve_table(evidence.curve),
         "taught": sheets.teacher_table(evidence.taught),
-        "leaks": evidence.leaks,
+        "leaks": sheets.leak_table(evidence.leaks),
+        "leaked": sheets.leak_examples(evidence.leaks),
         "lost": sheets.lost_table(evidence, prompts),
         "misses": _misses(evidence),
         "facts": evidence.facts,
@@ -100,11 +103,24 @@ def _heading(evidence: Evidence) -> dict[str, Any]:
         "about": [
             ("model", config.model.path),
             ("data", f"{dataset}{split}"),
-            ("edits", f"{n} of {evidence.facts.get('available', n)}, all made together"),
+            ("edits", f"{n} of {evidence.facts.get('available', n)}, {_made(evidence)}"),
             ("compared", ", ".join(method_label(m) for m in evidence.methods)),
             ("seed", f"{config.seed} (edits drawn with {config.edits.seed})"),
         ],
     }
+
+
+def _made(evidence: Evidence) -> str:
+    """How many at a time."""
+    mode, rounds = evidence.rounds
+    if mode == "single":
+        return "each alone on a fresh base, asked about its own case"
+    if mode == "sequential":
+        return (
+            f"in {len(rounds)} rounds of {len(rounds[0].ids)}, each on the model as the rounds "
+            "before left it; asked after the last one"
+        )
+    return "all made together"
 
 
 def _protocol(evidence: Evidence, protocol: str) -> dict[str, Any]:

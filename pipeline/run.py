@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from methods.table import METHODS
 from pipeline.stage import Plan, Stage, execute, plan
-from pipeline.stages import STAGES
+from pipeline.stages import stages_for
 from ske.config import Config, resolved
 from ske.io import locked, write_text
 from ske.types import UserError
@@ -47,12 +47,9 @@ class Run:
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """The stages this configuration has: without `ske` there is nothing to teach."""
-        taught = {"design", "teach", "train"}
-        wanted = any(METHODS[m].taught for m in self.config.methods if m in METHODS)
-        kept = [s for s in STAGES if wanted or s.name not in taught]
-        names = {stage.name for stage in kept}
-        return tuple(s._replace(needs=tuple(n for n in s.needs if n in names)) for s in kept)
+        """The stages this configuration has."""
+        taught = any(METHODS[m].taught for m in self.config.methods if m in METHODS)
+        return stages_for(taught, self.config.edits.mode)
 
     def plan(self) -> list[Plan]:
         """Where every stage stands."""

@@ -200,9 +200,17 @@ def _design(evidence: Evidence) -> Iterator[str]:
 
 
 def _leaks(evidence: Evidence) -> Iterator[str]:
-    copies = sum(part.get("copies", 0) for part in evidence.leaks.values())
-    if copies:
-        yield f"{copies} training texts were near-copies of probes; they were dropped."
+    for method, own in evidence.leaks.items():
+        copies = sum(leaks.copies for leaks in own.values())
+        if copies:
+            what = "1 near-copy of a probe" if copies == 1 else f"{copies} near-copies of probes"
+            yield (
+                f"{method_label(method)} used {what} (see what was used, below): its figures "
+                "may be too good."
+            )
+    dropped = sum(leaks.dropped for own in evidence.leaks.values() for leaks in own.values())
+    if dropped:
+        yield f"{dropped} training texts were near-copies of probes; they were dropped."
 
 
 def _origin(evidence: Evidence) -> Iterator[str]:

@@ -1,27 +1,32 @@
 """Stage `score`: saved rows -> `results.csv` and `comparisons.csv`, without a model.
 
-Beside them, in the stage's folder alone, `shares.csv`: portability in percent of a ceiling's.
+`leakage.csv` counts what every method used that is near to a probe; a sequential run also has
+`retention.csv` and `decay.csv`. In the stage's folder alone: `shares.csv`, portability in percent
+of a ceiling's.
 """
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from eval.capability import values
 from eval.ratios import share_rows
+from eval.retention import DECAY_COLUMNS, RETENTION_COLUMNS, RetentionRow, decay, matrix, scored
 from eval.score import per_case
 from eval.tables import COMPARISON_COLUMNS, RESULT_COLUMNS, comparisons, results, write_csv
 from pipeline.checking import asked
-from pipeline.places import reference_of
+from pipeline.leaks import LEAKAGE_COLUMNS, leak_rows
+from pipeline.places import reference_of, run_leaks
 from pipeline.run import Run
 
 SHARES = "shares.csv"
 
 
 def run(run: Run, folder: Path) -> None:
-    """Score, and put both tables into the run folder as well."""
-    rows, capability = asked(run)
+    """Score, and put the tables into the run folder as well."""
+    rows, capability, retention = asked(run)
     beside = values(capability)
     table = results(rows, beside=beside)
     against = comparisons(rows, reference_of(run.config), beside)
@@ -30,3 +35,26 @@ def run(run: Run, folder: Path) -> None:
     write_csv(folder / "comparisons.csv", COMPARISON_COLUMNS, against)
     for name in ("results.csv", "comparisons.csv"):
         shutil.copyfile(folder / name, run.folder / name)
+    _score_retention(run, folder, retention)
+    _score_leakage(run, folder, rows[0].dataset)
+
+
+def _score_retention(run: Run, folder: Path, rows: Sequence[RetentionRow]) -> None:
+    """`retention.csv` and `decay.csv` of a sequential run; another run has none."""
+    tables = {"retention.csv": (RETENTION_COLUMNS, matrix), "decay.csv": (DECAY_COLUMNS, decay)}
+    kept = scored(rows)
+    for name, (columns, table) in tables.items():
+        if kept:
+            write_csv(folder / name, columns, table(kept))
+            shutil.copyfile(folder / name, run.folder / name)
+        else:
+            for place in (folder, run.folder):
+                (place / name).unlink(missing_ok=True)
+
+
+def _score_leakage(run: Run, folder: Path, dataset: str) -> None:
+    """`leakage.csv`: what every method used that is near to a probe."""
+    write_csv(
+        folder / "leakage.csv", LEAKAGE_COLUMNS, leak_rows(run_leaks(run), dataset, run.config.seed)
+    )
+    shutil.copyfile(folder / "leakage.csv", run.folder / "leakage.csv")

@@ -12,12 +12,18 @@ from agents.records import CurveRow
 from eval.tables import TableRow
 from pipeline.evidence import Evidence, Miss
 from pipeline.labels import LOWER_IS_BETTER, METRICS, counted, method_label, plain
+from pipeline.leaks import Leaks
 from pipeline.pages import Cell, Table, shortened
 
 NOTHING = "-"
 MOST_MISSES = 20
 MOST_SKIPPED = 20
 MOST_LOST = 20
+MADE = {
+    "single": "Seconds to make and size are those of one edit, on average.",
+    "sequential": "Seconds to make and size are those of all rounds together.",
+}
+"""What the costs of several edits are."""
 
 
 def main_table(evidence: Evidence, protocol: str) -> Table:
@@ -132,7 +138,7 @@ def cost_table(evidence: Evidence) -> Table:
         [method_label(method), *_cost_cells(evidence.costs.get(method, {}))]
         for method in evidence.methods
     ]
-    return Table(columns, rows)
+    return Table(columns, rows, MADE.get(evidence.rounds.mode, ""))
 
 
 def _cost_cells(costs: dict[str, Any]) -> list[str]:
@@ -207,6 +213,41 @@ def teacher_table(taught: dict[str, int]) -> Table | None:
     kinds = sorted(counts, key=lambda k: (k not in order, order.index(k) if k in order else 0))
     rows = [[kind, *(str(counts[kind].get(s, NOTHING)) for s in states)] for kind in kinds]
     return Table(["query", *states], rows)
+
+
+def leak_table(leaks: dict[str, dict[str, Leaks]]) -> Table | None:
+    """What each method used beside the facts, against every probe."""
+    if not leaks:
+        return None
+    columns = (
+        "method",
+        "what",
+        "texts",
+        "near-copies used",
+        "near-copies dropped",
+        "a probe's wording, another subject",
+    )
+    rows = [
+        [
+            method_label(method),
+            kind,
+            *map(str, (one.checked, one.copies, one.dropped, one.templates)),
+        ]
+        for method, own in leaks.items()
+        for kind, one in (own or {"nothing but the facts": Leaks()}).items()
+    ]
+    return Table(columns, rows, words=(0, 1))
+
+
+def leak_examples(leaks: dict[str, dict[str, Leaks]]) -> Table | None:
+    """Near-copies of probes that were used."""
+    rows = [
+        [method_label(method), kind, shortened(text, 160), shortened(probe, 120)]
+        for method, own in leaks.items()
+        for kind, one in own.items()
+        for text, probe in one.examples
+    ]
+    return Table(("method", "what", "text", "probe"), rows, words=(0, 1, 2, 3)) if rows else None
 
 
 def lost_table(evidence: Evidence, prompts: dict[str, str]) -> Table | None:

@@ -27,19 +27,20 @@ STAGES = (
         ("facts", "design"),
         ("model", "teach", "leakage", "seed"),
         "the teacher answers queries under the prompts",
+        version=2,
     ),
     Stage(
         "train",
         "pipeline.edits:train",
         ("facts", "teach"),
-        ("model", "train", "seed"),
+        ("model", "train", "leakage", "seed"),
         "the student learns the answers",
     ),
     Stage(
         "edit",
         "pipeline.edits:run",
         ("facts",),
-        ("model", "methods", "options", "tuned", "practice", "texts", "seed"),
+        ("model", "methods", "options", "tuned", "practice", "texts", "leakage", "seed"),
         "the other methods make the same edits",
     ),
     Stage(
@@ -53,7 +54,7 @@ STAGES = (
     Stage(
         "score",
         "pipeline.scoring:run",
-        ("ask",),
+        ("teach", "train", "edit", "ask"),
         ("eval", "seed"),
         "saved rows become results with intervals",
         version=2,
@@ -67,3 +68,28 @@ STAGES = (
         version=2,
     ),
 )
+
+TRAIN_IN_ROUNDS = Stage(
+    "train",
+    "pipeline.teaching:run",
+    ("facts",),
+    ("model", "design", "teach", "leakage", "train", "seed"),
+    "the student learns round after round, each designed and taught anew",
+    apart=("design.approve",),
+)
+"""Instead of `design`, `teach` and `train` where facts are edited in several rounds: the agents of
+one round look at the model that the round before has trained."""
+
+
+def stages_for(taught: bool, mode: str) -> tuple[Stage, ...]:
+    """The stages of a run; without a taught method there is nothing to design, teach or train."""
+    teaching = ("design", "teach", "train")
+    if taught and mode == "batch":
+        return STAGES
+    kept = [stage for stage in STAGES if stage.name not in teaching]
+    if taught:
+        kept.insert(1, TRAIN_IN_ROUNDS)
+    names = {stage.name for stage in kept}
+    return tuple(
+        stage._replace(needs=tuple(need for need in stage.needs if need in names)) for stage in kept
+    )

@@ -15,6 +15,7 @@ from agents.records import Design, Pack
 from eval.score import Row, score_row
 from pipeline.evidence import read_design
 from pipeline.facts import read_facts
+from pipeline.places import is_taught, round_folder
 from pipeline.run import Run
 from ske.trace import Event
 from ske.types import Fact, UserError
@@ -91,17 +92,35 @@ class Chronicle(NamedTuple):
     roles: list[Role]
 
 
+def check_designed(run: Run) -> None:
+    """Refuse a run without a stage `design`.
+
+    Raises:
+        UserError: nothing is taught, or every round has a design of its own (one of them is named:
+            the last that was begun).
+    """
+    if "design" in [stage.name for stage in run.stages]:
+        return
+    if any(map(is_taught, run.config.methods)):
+        begun = sorted((run.stage("train") / "items").glob("round-*/stages/design/design.json"))
+        place = begun[-1].parents[2] if begun else round_folder(run, 1)
+        raise UserError(
+            f"{run.folder}: edits.mode = {run.config.edits.mode!r}, so every round has a "
+            f"design of its own; look at one: ske inspect {place}"
+        )
+    raise UserError(
+        f"{run.folder}: methods = {list(run.config.methods)!r} has no 'ske', so no agents "
+        "designed anything; add it with --set 'methods=[base, ske]'"
+    )
+
+
 def finished_design(run: Run) -> Design:
     """The design of a run.
 
     Raises:
         UserError: the run has none, or not yet.
     """
-    if "design" not in [stage.name for stage in run.stages]:
-        raise UserError(
-            f"{run.folder}: methods = {list(run.config.methods)!r} has no 'ske', so no agents "
-            "designed anything; add it with --set 'methods=[base, ske]'"
-        )
+    check_designed(run)
     design = read_design(run.stage("design"))
     if design is None:
         raise UserError(

@@ -19,6 +19,7 @@ from eval.capability import SkillRow
 from eval.harness import solve
 from pipeline.facts import read_facts
 from pipeline.freetext import free_texts, without_subjects
+from pipeline.places import teach_folders
 from pipeline.run import Run
 from pipeline.stage import fingerprint
 from ske.config import found
@@ -81,7 +82,8 @@ def _known(run: Run, count: int) -> list[Asked]:
     edits = [str(value) for fact in read_facts(run) for value in fact.model_dump().values()]
     queries = [
         " ".join(str(query.get(key) or "") for key in ("prompt", "expected", "reply"))
-        for query in read_rows(run.stage("teach") / "queries.jsonl")
+        for folder in teach_folders(run)
+        for query in read_rows(folder / "queries.jsonl")
     ]
     return held_out(world, untouched(world, edits, queries), count)
 
@@ -93,7 +95,11 @@ def _texts(run: Run, folder: Path, count: int) -> list[str]:
     path = folder / "items" / f"texts-{key}.json"
     if not path.exists():
         write_json(path, free_texts(run.lm, count, TEXT_TOKENS, seed))
-    read = {row["completion"] for row in read_rows(run.stage("teach") / "lessons.jsonl")}
+    read = {
+        row["completion"]
+        for taught in teach_folders(run)
+        for row in read_rows(taught / "lessons.jsonl")
+    }
     texts: list[str] = json.loads(path.read_text(encoding="utf-8"))
     return [text for text in without_subjects(texts, read_facts(run)) if text not in read]
 

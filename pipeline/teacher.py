@@ -23,9 +23,10 @@ from agents.resolve import aliases, resolve
 from eval.leakage import Guard
 from eval.score import matches, normalise
 from methods.base import Lesson
-from pipeline.design import read_design
+from pipeline.design import examined, read_design
 from pipeline.facts import read_cases, read_facts
 from pipeline.freetext import free_texts, names_like, subjects, without_subjects
+from pipeline.leaks import leaks_in, refuse
 from pipeline.run import Run
 from prompts.relations import relation_of
 from ske.io import write_json, write_rows
@@ -49,10 +50,13 @@ def run(run: Run, folder: Path) -> None:
         texts = free_texts(lm, count, teach.free_tokens, run.config.seed + 1, update)
     texts = without_subjects(texts, facts)
     found = draw(facts, run, subjects(texts))
-    guard = guard_of(run, facts)
+    guard = guard_of(run)
     kept, leaks = guard.filter([query.prompt for query in found])
     kept_texts, text_leaks = guard.filter(texts)
     _check_leaks(run, leaks.copies + text_leaks.copies)
+    designed = {kind: guard.filter(some).report for kind, some in examined(run).items()}
+    used = {kind: leaks_in(report) for kind, report in designed.items()}
+    refuse(run.config.leakage.strict, "the prompt design", used)
     with run.progress("teacher", len(kept)) as update:
         rows = in_scope(lm, [found[i] for i in kept if found[i].kind != "neighbour"], design)
         update(len(rows))
@@ -65,7 +69,8 @@ def run(run: Run, folder: Path) -> None:
     write_rows(folder / "lessons.jsonl", [row["lesson"] for row in rows if row["lesson"]])
     write_rows(folder / "queries.jsonl", [row["query"] for row in rows if row["query"]])
     counts = Counter(f"{row['kind']} {row['status']}" for row in rows)
-    write_json(folder / "leakage.json", {"queries": asdict(leaks), "free_text": asdict(text_leaks)})
+    reports = {"queries": leaks, "free_text": text_leaks, **designed}
+    write_json(folder / "leakage.json", {kind: asdict(each) for kind, each in reports.items()})
     write_json(folder / "summary.json", dict(sorted(counts.items())))
     dropped = leaks.copies + text_leaks.copies
     run.console.print(
@@ -95,7 +100,7 @@ def draw(facts: Sequence[Fact], run: Run, named: dict[str, set[str]]) -> list[Qu
     return list(reversed(unique.values()))
 
 
-def guard_of(run: Run, facts: Sequence[Fact]) -> Guard:
+def guard_of(run: Run) -> Guard:
     """The leakage guard over every probe of the run; edit prompts are known to everybody."""
     cases = read_cases(run)
     probes = [
@@ -108,10 +113,10 @@ def guard_of(run: Run, facts: Sequence[Fact]) -> Guard:
     leakage = run.config.leakage
     return Guard(
         probes,
-        [fact.subject for fact in facts],
+        [case.fact.subject for case in cases],
         leakage.ngram,
         leakage.threshold,
-        allowed=[fact.prompt for fact in facts],
+        allowed=[case.fact.prompt for case in cases],
     )
 
 

@@ -55,12 +55,19 @@ class WorldConfig(Frozen):
 
 
 class EditsConfig(Frozen):
-    """Which corrections are made."""
+    """Which corrections are made, and how many at a time."""
 
     limit: int | None = Field(default=64, ge=1)
-    """How many facts, None for all."""
+    """How many facts, None for all; `mode: sequential` takes rounds x per_round instead."""
     seed: int = 0
     """Draws the facts and, on the embedded world, their new targets."""
+    mode: Literal["batch", "single", "sequential"] = "batch"
+    """batch: all facts in one edit. single: each alone on a fresh base, asked about itself only.
+    sequential: rounds, each on the model as the rounds before it left it."""
+    rounds: int = Field(default=8, ge=1)
+    """How many rounds (`mode: sequential`)."""
+    per_round: int = Field(default=8, ge=1)
+    """Facts edited together in a round (`mode: sequential`)."""
 
 
 class EndpointConfig(Frozen):

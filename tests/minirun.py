@@ -45,7 +45,8 @@ def minirun(folder: Path, methods: Sequence[str] = ("base", "prompt", "ske"), n:
     for method in methods:
         place = run.stage("train") if method == "ske" else run.stage("edit") / "items" / method
         write_json(place / "costs.json", {"seconds": 1.5, "bytes": 2048, "peak_mb": 900})
-        write_json(run.stage("ask") / "items" / f"{method}-0.cost.json", {"seconds": 2.5})
+    asking = {method: {"seconds": 2.5, "answers": 8} for method in methods}
+    write_json(run.stage("ask") / "costs.json", asking)
     run.stage("score").mkdir(parents=True)
     scoring.run(run, run.stage("score"))
     return run

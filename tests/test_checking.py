@@ -11,7 +11,9 @@ from minirun import minirun, rows_of
 
 from pipeline import checking, cli, report
 from pipeline.run import Run
+from ske.config import load
 from ske.io import file_hash, write_json, write_rows
+from ske.types import UserError
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +136,32 @@ def test_a_method_without_answers_and_missing_facts_are_named(
     assert "stages/facts/summary.json is missing" in told(folder, monkeypatch, capsys)
     write_rows(path, [])
     assert "is empty" in told(folder, monkeypatch, capsys)
+
+
+def test_retention_is_checked_like_the_other_answers(folder: Path) -> None:
+    batch = Run(load(folder / "config.yaml"), folder)
+    edits = batch.config.edits.model_copy(update={"mode": "sequential"})
+    run = Run(batch.config.model_copy(update={"edits": edits}), folder)
+    path = folder / "stages" / "ask" / "retention.jsonl"
+    with pytest.raises(UserError, match=r"retention\.jsonl cannot be read .* then: ske run"):
+        checking.asked(run)
+    saved = [dict(row) for row in rows_of(rows_file(folder))]
+    rows: list[dict[str, Any]] = [{"after_round": 1, "round": 1, "row": row} for row in saved]
+    write_rows(path, rows)
+    assert len(checking.asked(run).retention) == len(rows)
+    assert checking.asked(batch).retention == []
+    for changes, said in (
+        ({"round": 2}, "line 1: .* of round 2 was asked after round 1"),
+        ({"row": {**rows[0]["row"], "hits": [2]}}, r"line 1: key 'row\.hits\.0', value '2'"),
+        ({"row": {**rows[0]["row"], "dataset": "zsre"}}, "answers for data set 'zsre'"),
+        ({"row": {**rows[0]["row"], "case": "x"}}, "case 'x' .* is none of the edits"),
+    ):
+        write_rows(path, [rows[0] | changes, *rows[1:]])
+        with pytest.raises(UserError, match=rf"retention\.jsonl.*{said}"):
+            checking.asked(run)
+    write_rows(path, [row for row in rows if row["row"]["method"] != "prompt"])
+    with pytest.raises(UserError, match=r"retention\.jsonl has no answers of prompt"):
+        checking.asked(run)
 
 
 def test_a_torn_last_line_is_work_owed(finished: Path, tmp_path: Path) -> None:

@@ -6,8 +6,10 @@ import pytest
 from minirun import EVIL, minirun
 from rich.console import Console, RenderableType
 
-from pipeline import health, inspection, previewing, stories
+from pipeline import approving, health, inspection, previewing, stories
 from pipeline.run import Run
+from ske.config import parse
+from ske.io import write_json, write_text
 from ske.types import Fact, UserError
 
 
@@ -129,3 +131,26 @@ def test_a_model_that_does_not_load_is_no_crash(tmp_path: Path) -> None:
 
     check = health._loaded(tmp_path, broken)
     assert check.state == "missing" and check.said.endswith("does not load: torn file")
+
+
+def test_a_run_in_rounds_says_where_its_designs_are(tmp_path: Path) -> None:
+    run = Run(parse({"edits": {"mode": "sequential"}}, "test"), tmp_path)
+    with pytest.raises(UserError, match=r"ske inspect .*stages/train/items/round-0001"):
+        stories.finished_design(run)
+    begun = run.stage("train") / "items" / "round-0003" / "stages" / "design"
+    write_json(begun / "design.json", {})
+    with pytest.raises(UserError, match=r"ske inspect .*stages/train/items/round-0003"):
+        approving.answer(run, True, None)
+
+
+def test_a_round_is_approved_in_its_folder_and_the_whole_run_goes_on(tmp_path: Path) -> None:
+    there = minirun(tmp_path / "run" / "stages" / "train" / "items" / "round-0002")
+    design = there.config.design.model_copy(update={"approve": True})
+    waiting = Run(there.config.model_copy(update={"design": design}), there.folder)
+    with pytest.raises(UserError, match=rf"with it: ske run {tmp_path}/run/config.yaml --stage tr"):
+        approving.answer(there, True, None)
+    assert approving.waits(waiting)
+    for pack in stories.finished_design(waiting).packs:
+        write_text(waiting.stage("design") / "prompts" / f"{pack.id}.md", pack.system)
+    told = approving.answer(waiting, True, None)
+    assert told == f"Approved 1 prompt. Go on with: ske run {tmp_path}/run/config.yaml"

@@ -14,7 +14,7 @@ from eval.tables import comparisons, results
 from pipeline.cli import app
 from pipeline.combining import combine
 from ske.config import parse, resolved
-from ske.io import write_rows, write_text
+from ske.io import read_rows, write_rows, write_text
 from ske.types import UserError
 
 METHODS = ("base", "lora", "ske")
@@ -177,3 +177,42 @@ def test_nothing_is_written_if_the_runs_cannot_be_combined(two: list[Path], tmp_
     with pytest.raises(UserError):
         combine([two[0], two[0]], tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def in_rounds(tmp_path: Path) -> list[Path]:
+    """Two sequential runs of one round."""
+    edits = {"mode": "sequential", "rounds": 1, "per_round": 4}
+    folders = [
+        asked(tmp_path / "a", patterns("1000", "1111"), seed=0, edits=edits),
+        asked(tmp_path / "b", patterns("1100", "1101"), seed=5, edits=edits),
+    ]
+    for folder in folders:
+        rows = read_rows(folder / "stages" / "ask" / "rows.jsonl")
+        kept = [{"after_round": 1, "round": 1, "row": row} for row in rows]
+        write_rows(folder / "stages" / "ask" / "retention.jsonl", kept)
+    return folders
+
+
+def test_a_broken_line_of_retention_is_named(in_rounds: list[Path]) -> None:
+    path = in_rounds[1] / "stages" / "ask" / "retention.jsonl"
+    lines = read_rows(path)
+    write_rows(path, [*lines[:2], {**lines[2], "round": 2}, *lines[3:]])
+    with pytest.raises(UserError, match=r"retention\.jsonl, line 3: .*round 2 .* after round 1"):
+        gather(in_rounds)
+    path.unlink()
+    with pytest.raises(UserError, match=r"retention\.jsonl cannot be read .*first: ske run"):
+        gather(in_rounds)
+
+
+def test_retention_of_several_seeds_is_joined(in_rounds: list[Path], tmp_path: Path) -> None:
+    combine(in_rounds, tmp_path / "out")
+    with (tmp_path / "out" / "retention.csv").open() as file:
+        retained = {(x["method"], x["seed"]): x["mean"] for x in csv.DictReader(file)}
+    with (tmp_path / "out" / "results.csv").open() as file:
+        results = {
+            (x["method"], x["seed"]): x["mean"]
+            for x in csv.DictReader(file)
+            if (x["metric"], x["category"]) == ("edit_success", "all")
+        }
+    assert retained == results and len(retained) == 9

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from toystages import STAGES, Toy, outputs, run_all, states, toy
 
+from pipeline import stages
 from pipeline.run import Run
 from pipeline.stage import Stage, fingerprint, ingredients, read_manifest
 from ske.config import Config, parse, resolved
@@ -235,9 +236,18 @@ def test_the_stages_of_a_run_follow_its_methods(tmp_path: Path) -> None:
         "score",
         "report",
     ]
+    in_rounds = Run(Config(edits=Config().edits.model_copy(update={"mode": "single"})), tmp_path)
+    assert [stage.name for stage in in_rounds.stages] == [
+        "facts",
+        "train",
+        "edit",
+        "ask",
+        "score",
+        "report",
+    ]
     bare = Run(Config(methods=("base", "prompt")), tmp_path)
     assert [stage.name for stage in bare.stages] == ["facts", "edit", "ask", "score", "report"]
-    for run in (full, bare):
+    for run in (full, in_rounds, bare):
         names = [stage.name for stage in run.stages]
         for stage in run.stages:
             assert all(names.index(need) < names.index(stage.name) for need in stage.needs)
@@ -245,10 +255,20 @@ def test_the_stages_of_a_run_follow_its_methods(tmp_path: Path) -> None:
                 assert ingredients(stage._replace(keys=(key,)), run.config, tmp_path)
 
 
+def test_approval_of_prompts_makes_no_rounds_stale(tmp_path: Path) -> None:
+    asked = Config().design.model_copy(update={"approve": True})
+    for stage in (stages.TRAIN_IN_ROUNDS, next(s for s in stages.STAGES if s.name == "design")):
+        told = [
+            ingredients(stage, config, tmp_path)
+            for config in (Config(), Config().model_copy(update={"design": asked}))
+        ]
+        assert told[0] == told[1]
+
+
 def test_one_stage_runs_with_what_it_needs_and_no_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.run.STAGES", STAGES)
+    monkeypatch.setattr("pipeline.run.stages_for", lambda taught, mode: STAGES)
     run = Run(Config(), tmp_path)
     assert run.execute("teach") == NAMES[:2]
     assert resolved(Config()) == (tmp_path / "config.yaml").read_text()
