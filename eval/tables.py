@@ -62,6 +62,23 @@ class _Group(NamedTuple):
     category: str
 
 
+class Written(NamedTuple):
+    """What becomes of result rows on disk."""
+
+    percent: list[TableRow]
+    """`results.csv`: values from 0 to 100."""
+    graded: list[TableRow]
+    """`graded.csv`: nats and perplexities, where less is better and nothing bounds them above."""
+
+
+def written(table: Sequence[TableRow]) -> Written:
+    """Rows apart by unit, so that `results.csv` holds percentages alone."""
+    return Written(
+        [row for row in table if row["metric"] not in LEAST],
+        [row for row in table if row["metric"] in LEAST],
+    )
+
+
 def results(
     rows: Iterable[Row],
     extra: Iterable[TableRow] = (),

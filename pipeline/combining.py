@@ -16,6 +16,7 @@ from eval.tables import (
     markdown,
     results,
     write_csv,
+    written,
 )
 from pipeline.places import reference_of
 from ske.io import write_text
@@ -42,7 +43,9 @@ def combine(folders: Sequence[Path], out: Path) -> str:
     if len(runs.seeds) < FEW:
         text += f"\nFewer than {FEW} seeds: what another seed would give is hardly known.\n"
     out.mkdir(parents=True, exist_ok=True)
-    write_csv(out / "results.csv", RESULT_COLUMNS, table)
+    percent, graded = written(table)
+    write_csv(out / "results.csv", RESULT_COLUMNS, percent)
+    write_csv(out / "graded.csv", RESULT_COLUMNS, graded)
     write_csv(out / "comparisons.csv", COMPARISON_COLUMNS, against)
     if runs.retention:
         kept = scored(runs.retention)

@@ -102,7 +102,11 @@ def gather(run: Run) -> Evidence:
         folder=run.folder,
         config=run.config,
         facts=_json(run.stage("facts") / "summary.json"),
-        results=[_numbers(row) for row in read_csv(run.folder / "results.csv")] + _shares(run),
+        results=[
+            *(_numbers(row) for row in read_csv(run.folder / "results.csv")),
+            *_table(run.folder / "graded.csv"),
+            *_shares(run),
+        ],
         comparisons=[_numbers(row) for row in read_csv(run.folder / "comparisons.csv")],
         said=said(run.stage("ask") / "rows.jsonl"),
         design=read_design(design) if "design" in names else None,

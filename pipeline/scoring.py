@@ -1,5 +1,6 @@
 """Stage `score`: saved rows -> `results.csv` and `comparisons.csv`, without a model.
 
+`graded.csv` has what is no percentage (nats, perplexities), in the columns of `results.csv`.
 `leakage.csv` counts what every method used that is near to a probe; a sequential run also has
 `retention.csv` and `decay.csv`. In the stage's folder alone: `shares.csv`, portability in percent
 of a ceiling's.
@@ -15,7 +16,7 @@ from eval.capability import values
 from eval.ratios import share_rows
 from eval.retention import DECAY_COLUMNS, RETENTION_COLUMNS, RetentionRow, decay, matrix, scored
 from eval.score import per_case
-from eval.tables import COMPARISON_COLUMNS, RESULT_COLUMNS, comparisons, results, write_csv
+from eval.tables import COMPARISON_COLUMNS, RESULT_COLUMNS, comparisons, results, write_csv, written
 from pipeline.checking import asked
 from pipeline.leaks import LEAKAGE_COLUMNS, leak_rows
 from pipeline.places import reference_of, run_leaks
@@ -31,9 +32,11 @@ def run(run: Run, folder: Path) -> None:
     table = results(rows, beside=beside)
     against = comparisons(rows, reference_of(run.config), beside)
     write_csv(folder / SHARES, RESULT_COLUMNS, share_rows(per_case(rows)))
-    write_csv(folder / "results.csv", RESULT_COLUMNS, table)
+    percent, graded = written(table)
+    write_csv(folder / "results.csv", RESULT_COLUMNS, percent)
+    write_csv(folder / "graded.csv", RESULT_COLUMNS, graded)
     write_csv(folder / "comparisons.csv", COMPARISON_COLUMNS, against)
-    for name in ("results.csv", "comparisons.csv"):
+    for name in ("results.csv", "graded.csv", "comparisons.csv"):
         shutil.copyfile(folder / name, run.folder / name)
     _score_retention(run, folder, retention)
     _score_leakage(run, folder, rows[0].dataset)
