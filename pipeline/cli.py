@@ -8,6 +8,7 @@ answers at once.
 from __future__ import annotations
 
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -354,6 +355,8 @@ def _opened(path: Path, overrides: list[str] | None) -> Run:
 
 def main() -> None:
     """The console script."""
+    # What torch and transformers will rename some day is no news for who edits facts.
+    warnings.filterwarnings("ignore", category=FutureWarning)
     try:
         app()  # Exits by itself: 0, 2 for a wrong command line, 130 for Ctrl-C.
     except UserError as error:
