@@ -72,7 +72,7 @@ def new_tokenizer(world: World) -> PreTrainedTokenizerFast:
 
 def pieces(tokens: PreTrainedTokenizerFast) -> list[str]:
     """The tokenizer's parts of words: every token that is letters alone, in a fixed order."""
-    texts = {tokens.decode([number]).strip() for number in range(len(tokens))}
+    texts = {str(tokens.decode([number])).strip() for number in range(len(tokens))}
     return sorted(text for text in texts if text.isalpha())
 
 
