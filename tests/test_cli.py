@@ -276,6 +276,8 @@ def test_methods_and_datasets_are_listed(ske) -> None:
 def process(*arguments: str | Path, cwd: Path) -> subprocess.Popen[str]:
     """The command line; at its end it says which heavy libraries it has imported."""
     code = (
+        # A shell's background job hands down an ignored Ctrl-C; a terminal does not.
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
         "import sys, atexit; from pipeline import cli; "
         f"atexit.register(lambda: print('HEAVY', [m for m in {HEAVY!r} if m in sys.modules])); "
         "cli.main()"
