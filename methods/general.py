@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from methods.base import HasWeights, Workshop
-from ske.lm import LM, Sampling, ask
+from ske.lm import LM
+from ske.texts import free_texts
 from ske.types import UserError
 
 NEW_TOKENS = 48
@@ -29,8 +30,6 @@ def general_texts(holder: HasWeights, workshop: Workshop, count: int, method: st
             f"method {method!r} needs general texts, and {type(holder).__name__} cannot be "
             "sampled from; name a text file (texts.path)"
         )
-    sampling = Sampling(max_new_tokens=NEW_TOKENS, temperature=1.0, seed=workshop.seed)
-    replies = holder.generate([ask("")] * count, sampling)
-    texts = list(dict.fromkeys(reply.text for reply in replies if reply.text))
+    texts = free_texts(holder, count, NEW_TOKENS, workshop.seed)
     workshop.used("general text", texts)
     return texts

@@ -7,11 +7,12 @@ from pathlib import Path
 from agents.graph import design
 from agents.records import Design
 from pipeline.facts import read_facts
-from pipeline.freetext import free_texts, subjects
+from pipeline.freetext import subjects
 from pipeline.run import Run
 from pipeline.stage import fingerprint
 from pipeline.telling import told_turns
 from ske.io import read_rows
+from ske.texts import free_texts
 
 NAME_TEXTS = 256
 """Texts sampled to find subjects that are not edited."""

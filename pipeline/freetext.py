@@ -1,38 +1,15 @@
-"""Text sampled from the base model: what it says when nobody asks anything.
-
-It holds everything that should stay as it is, and names subjects that are not being edited.
-"""
+"""Whom sampled text speaks of: subjects that are not being edited, and those that are."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
 
 from prompts.relations import lexicon
-from ske.lm import LM, Sampling, ask
 from ske.types import Fact
 
-BATCH = 256
-"""Texts drawn in one call; fixed, so that a longer sample begins like a shorter one."""
 _NAME = re.compile(r"\b[A-Z][\w'-]+(?: [A-Z][\w'-]+)+")
-
-
-def free_texts(
-    lm: LM,
-    count: int,
-    max_new_tokens: int,
-    seed: int,
-    progress: Callable[[int], None] = lambda done: None,
-) -> list[str]:
-    """`count` texts at temperature 1 from an empty question, less empty and repeated ones."""
-    texts: list[str] = []
-    for start in range(0, count, BATCH):
-        sampling = Sampling(max_new_tokens=max_new_tokens, temperature=1.0, seed=seed + start)
-        replies = lm.generate([ask("")] * min(BATCH, count - start), sampling)
-        texts += [reply.text for reply in replies]
-        progress(start + len(replies))
-    return list(dict.fromkeys(text for text in texts if text))
 
 
 @cache

@@ -18,13 +18,14 @@ from eval.ask import Answer, Item
 from eval.capability import SkillRow
 from eval.harness import solve
 from pipeline.facts import read_facts
-from pipeline.freetext import free_texts, without_subjects
+from pipeline.freetext import without_subjects
 from pipeline.places import teach_folders
 from pipeline.run import Run
 from pipeline.stage import fingerprint
 from ske.config import found
 from ske.io import read_rows, write_json, write_rows
 from ske.lm import LM
+from ske.texts import free_texts
 from ske.types import content_hash
 from world.build import load_world
 from world.capability import Asked, held_out, reading, untouched

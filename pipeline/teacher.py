@@ -25,12 +25,13 @@ from eval.score import matches, normalise
 from methods.base import Lesson
 from pipeline.design import examined, read_design
 from pipeline.facts import read_cases, read_facts
-from pipeline.freetext import free_texts, names_like, subjects, without_subjects
+from pipeline.freetext import names_like, subjects, without_subjects
 from pipeline.leaks import leaks_in, refuse
 from pipeline.run import Run
 from prompts.relations import relation_of
 from ske.io import write_json, write_rows
 from ske.lm import LM, Pair, Sampling, Scored, ask
+from ske.texts import free_texts
 from ske.types import Fact, UserError
 
 SAMPLING = Sampling(max_new_tokens=48)
