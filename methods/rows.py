@@ -5,12 +5,13 @@ A row is what one lesson becomes for a trainer: token ids, labels, and the store
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
 from methods.base import HasWeights, Lesson
+from methods.packing import lines_of
 
 IGNORED = -100
 
@@ -32,42 +33,68 @@ def row_of(holder: HasWeights, lesson: Lesson) -> dict[str, Any]:
 
 
 class Collator:
-    """Pads rows to a batch and lines up the stored distributions.
+    """Rows to a batch, padded or several to a line, with the stored distributions lined up.
 
-    `kl_index` [positions, 2] says (row, place of the predicted token); `kl_ids` and `kl_logprobs`
-    are [positions, k].
+    Everything is [lines, width] but `kl_index` [positions, 2], which says (line, place of the
+    predicted token), and `kl_ids` and `kl_logprobs`, which are [positions, k]. Rows that share a
+    line come with `position_ids`, padded ones with `attention_mask`.
     """
 
-    def __init__(self, pad_id: int) -> None:
-        """`pad_id` fills the right side of short rows; it is masked out."""
+    def __init__(self, pad_id: int, packed: bool = False) -> None:
+        """`pad_id` fills lines; `packed`: rows may share one (`packing.keeps_apart`)."""
         self.pad_id = pad_id
+        self.packed = packed
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         """Rows to tensors."""
-        longest = max(len(row["input_ids"]) for row in rows)
+        lengths = [len(row["input_ids"]) for row in rows]
+        numbers = lines_of(lengths) if self.packed else [[n] for n in range(len(rows))]
+        lines = [[rows[number] for number in line] for line in numbers]
+        width = max(sum(len(row["input_ids"]) for row in line) for line in lines)
 
-        def padded(values: Callable[[dict[str, Any]], list[int]], fill: int) -> torch.Tensor:
-            filled = [values(row) + [fill] * (longest - len(row["input_ids"])) for row in rows]
-            return torch.tensor(filled)
+        def filled(values: Callable[[dict[str, Any]], list[int]], fill: int) -> torch.Tensor:
+            flat = [[value for row in line for value in values(row)] for line in lines]
+            return torch.tensor([line + [fill] * (width - len(line)) for line in flat])
 
-        index = [
-            (number, row["start"] + offset)
-            for number, row in enumerate(rows)
-            for offset in range(len(row["top_ids"]))
-        ]
-        k = max((len(top) for row in rows for top in row["top_ids"]), default=1)
+        def positions(row: dict[str, Any]) -> list[int]:
+            return list(range(len(row["input_ids"])))
+
+        def mask(row: dict[str, Any]) -> list[int]:
+            return [1] * len(row["input_ids"])
+
         return {
-            "input_ids": padded(lambda row: row["input_ids"], self.pad_id),
-            "labels": padded(lambda row: row["labels"], IGNORED),
-            "attention_mask": padded(lambda row: [1] * len(row["input_ids"]), 0),
-            "kl_index": torch.tensor(index, dtype=torch.long).reshape(-1, 2),
-            "kl_ids": torch.tensor([t for row in rows for t in row["top_ids"]])
-            .long()
-            .reshape(-1, k),
-            "kl_logprobs": torch.tensor(
-                [p for row in rows for p in row["top_logprobs"]], dtype=torch.float32
-            ).reshape(-1, k),
+            "input_ids": filled(lambda row: row["input_ids"], self.pad_id),
+            # A first token is nobody's next one; in a line it would be that of the row before.
+            "labels": filled(lambda row: [IGNORED, *row["labels"][1:]], IGNORED),
+            # Filling is at position 0, each place a row of its own.
+            **(
+                {"position_ids": filled(positions, 0)}
+                if self.packed
+                else {"attention_mask": filled(mask, 0)}
+            ),
+            **_stored(lines),
         }
+
+
+def _stored(lines: Sequence[Sequence[dict[str, Any]]]) -> dict[str, torch.Tensor]:
+    """The stored distributions of all rows, and where they are learned."""
+    index: list[tuple[int, int]] = []
+    tops: list[tuple[list[int], list[float]]] = []
+    for number, line in enumerate(lines):
+        begin = 0
+        for row in line:
+            stored = zip(row["top_ids"], row["top_logprobs"], strict=True)
+            for place, top in enumerate(stored, row["start"]):
+                if place > 0:  # nothing predicts a first token
+                    index.append((number, begin + place))
+                    tops.append(top)
+            begin += len(row["input_ids"])
+    k = len(tops[0][0]) if tops else 1
+    return {
+        "kl_index": torch.tensor(index, dtype=torch.long).reshape(-1, 2),
+        "kl_ids": torch.tensor([ids for ids, _ in tops], dtype=torch.long).reshape(-1, k),
+        "kl_logprobs": torch.tensor([p for _, p in tops], dtype=torch.float32).reshape(-1, k),
+    }
 
 
 def pad_id(holder: HasWeights) -> int:

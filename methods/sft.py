@@ -26,6 +26,7 @@ from trl.trainer.sft_config import SFTConfig
 from methods.adapters import dense_deltas, lora_config, low_rank_deltas
 from methods.base import HasWeights, Lesson, Workshop
 from methods.delta import DeltaEdit, LowRank
+from methods.packing import keeps_apart
 from methods.restore import as_found
 from methods.rows import Collator, pad_id, row_of
 from methods.trainer import LessonTrainer, Progress
@@ -81,6 +82,7 @@ def train_with(
         nothing = {"top_ids": (), "top_logprobs": ()}
         lessons = [lesson.model_copy(update=nothing) for lesson in lessons]
     rows = [row_of(holder, lesson) for lesson in lessons]
+    packed = keeps_apart(holder.model, [row["input_ids"] for row in rows[:2]])
     trained = () if recipe.adapter else recipe.weights or _all_weights(holder)
     with (
         work_folder(workshop) as folder,
@@ -96,7 +98,7 @@ def train_with(
             model=holder.model,
             args=config,
             train_dataset=Dataset.from_list(rows),
-            data_collator=Collator(pad_id(holder)),
+            data_collator=Collator(pad_id(holder), packed),
             processing_class=holder.tokenizer,
             peft_config=recipe.adapter(config.max_steps) if recipe.adapter else None,
             callbacks=[Progress(workshop.progress), *recipe.callbacks],

@@ -37,7 +37,7 @@ class LessonTrainer(SFTTrainer):
         """Cross-entropy on completions plus `locality_weight` times the mean divergence."""
         outputs = model(
             input_ids=inputs["input_ids"],
-            attention_mask=inputs["attention_mask"],
+            **{name: inputs[name] for name in ("attention_mask", "position_ids") if name in inputs},
             use_cache=False,
         )
         labels = inputs["labels"][:, 1:]
