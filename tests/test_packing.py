@@ -41,9 +41,9 @@ def loss_and_gradients(lm: LocalLM, batch: dict[str, torch.Tensor]) -> tuple[flo
     lm.model.zero_grad()
     loss = trainer.compute_loss(lm.model, batch)
     loss.backward()
-    return loss.item(), {
-        n: p.grad.clone() for n, p in lm.model.named_parameters() if p.requires_grad
-    }
+    gradients = {n: p.grad.clone() for n, p in lm.model.named_parameters() if p.grad is not None}
+    assert gradients
+    return loss.item(), gradients
 
 
 def test_lines_by_hand() -> None:
