@@ -35,6 +35,10 @@ CASES = [
 ]
 
 
+OUTER = ("prompt", "lora", "svf")
+"""One method of each form that an edit has; all others take one of these."""
+
+
 class Shouting:
     """An `LM` without weights."""
 
@@ -151,8 +155,11 @@ def test_the_same_seed_makes_the_same_edit(name: str) -> None:
     assert answers[0] == answers[1]
 
 
-@pytest.mark.parametrize("outer", METHODS)
-@pytest.mark.parametrize("inner", METHODS)
+# Every method below itself, and on top of a prompt, of changed weights and of changed factors.
+NESTED = [(outer, inner) for inner in METHODS for outer in dict.fromkeys((*OUTER, inner))]
+
+
+@pytest.mark.parametrize(("outer", "inner"), NESTED)
 def test_nested_edits_compose(outer: str, inner: str) -> None:
     lm = tiny.lm()
     bits = tiny.bits(lm.model)
