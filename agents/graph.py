@@ -14,10 +14,9 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
-from langgraph.runtime import Runtime
-from langgraph.types import Command, Send, interrupt
+from langgraph.types import Command, Send
 
-from agents.approval import approved
+from agents.approval import spoken
 from agents.batch import Batch
 from agents.context import Context, Progress
 from agents.critic import critic
@@ -26,10 +25,11 @@ from agents.judge import judge
 from agents.model_brain import brain_for, turns
 from agents.packer import packer
 from agents.planner import STEPS, planner, trials_of
-from agents.publish import NeedsApproval, clear, design_of, publish
+from agents.publish import NeedsApproval, NothingLeft, clear, design_of, publish
 from agents.questioner import questioner
 from agents.records import Design, Turns
-from agents.state import State, start
+from agents.state import State, packs_of, rejections, start
+from agents.waiting import approval
 from agents.writer import writer
 from ske.config import DesignConfig
 from ske.io import drop_torn_line
@@ -59,7 +59,7 @@ def build() -> StateGraph[State, Context]:
     graph.add_edge("examiner", "critic")
     graph.add_edge("critic", "judge")
     graph.add_conditional_edges("judge", _after_judge, ["planner", "approval"])
-    graph.add_edge("approval", END)
+    graph.add_conditional_edges("approval", _after_approval, ["planner", "approval", END])
     return graph
 
 
@@ -73,11 +73,8 @@ def _after_judge(state: State) -> Literal["planner", "approval"]:
     return "approval" if state["phase"] == "done" else "planner"
 
 
-def approval(state: State, runtime: Runtime[Context]) -> dict[str, Any]:
-    """Node: let a person read the prompts first, if the configuration says so."""
-    if runtime.context.config.approve:
-        interrupt({"question": "May the teacher use these prompts?"})
-    return {}
+def _after_approval(state: State) -> str:
+    return {"revise": "planner", "exhausted": "approval"}.get(state["phase"], END)
 
 
 def design(
@@ -103,9 +100,10 @@ def design(
 
     Raises:
         NeedsApproval: The prompts are written and wait for a person (`config.approve`), who
-            answers with `agents.approval.say`.
-        UserError: No facts, or two with the same id; the prompts were rejected, or approved were
-            others; the brain's model cannot be reached.
+            answers with `agents.approval.say`. After a no the design goes on with the reason.
+        NothingLeft: All that could be proposed was rejected.
+        UserError: No facts, or two with the same id; approved were other prompts; the brain's
+            model cannot be reached.
     """
     context = _context(facts, lm, config, folder, progress, names, key)
     thread = content_hash([_identity(facts), _settings(config), list(names), key])
@@ -117,6 +115,8 @@ def design(
         waiting = bool(app.get_state(where).next)
     result = design_of(state, trials_of(state), _turns(context))
     publish(result, folder)
+    if waiting and state["phase"] == "exhausted":
+        raise NothingLeft(folder, result.rejected, config.layouts)
     if waiting:
         raise NeedsApproval(folder, len(result.packs))
     return result
@@ -138,27 +138,32 @@ def _run(
     where: RunnableConfig,
     context: Context,
 ) -> State:
-    """Start, go on, answer the question, or read what is finished: as the checkpoint says."""
+    """Start, go on, pass on a person's word, or read what is finished: as the checkpoint says."""
     before = app.get_state(where)
     entry: State | Command[Any] | None = None
     if before.created_at is None:
         clear(context.folder)
         entry = start()
-    elif not before.next or (before.interrupts and not _may_go_on(before.values, context)):
+    elif not before.next:
         return before.values  # pyright: ignore[reportReturnType]
     elif before.interrupts:
-        entry = Command(resume="yes")
+        word = _word(cast(State, before.values), context)
+        if word is None:
+            return before.values  # pyright: ignore[reportReturnType]
+        entry = Command(resume=word)
     drop_torn_line(context.trace.path)
     # "sync": every checkpoint is on disk before the next step begins.
     app.invoke(entry, where, context=context, durability="sync")
     return app.get_state(where).values  # pyright: ignore[reportReturnType]
 
 
-def _may_go_on(state: dict[str, Any], context: Context) -> bool:
-    if not context.config.approve:
-        return True
-    values = cast(State, state)
-    return approved(context.folder, design_of(values, trials_of(values), Turns()).packs)
+def _word(state: State, context: Context) -> dict[str, Any] | None:
+    """What the design that waits is told; None if it has to go on waiting."""
+    word = spoken(context.folder, packs_of(state["held"]), rejections(state))
+    if word is not None:
+        return {"approved": word.approved, "reason": word.reason}
+    must_ask = context.config.approve or state["phase"] == "exhausted"
+    return None if must_ask else {"approved": True, "reason": ""}
 
 
 def _context(

@@ -17,7 +17,7 @@ from agents.examiner import summary
 from agents.front import pareto, winner
 from agents.planner import STEPS, owed, propose, spent, trials_of
 from agents.records import Plan, Trial, curve_row
-from agents.state import Exam, Held, PackState, State, current_exams, lost_ids
+from agents.state import Exam, Held, PackState, State, current_exams, gains_of, lost_ids
 from ske.config import DesignConfig
 from ske.types import Frozen
 
@@ -43,14 +43,15 @@ def judge(state: State, runtime: Runtime[Context]) -> dict[str, Any]:
     context = runtime.context
     trial = _trial(state, context)
     trials = [*trials_of(state), trial]
-    held, gains = _hold(state, trial, trials, context)
+    held, new = _hold(state, trial, trials, context)
+    gains = [*gains_of(state), *new]
     verdict = decide(
         context,
         "judge",
         judge_variables(trials, context.config, lost_ids(held), len(context.facts)),
         Verdict,
-        lambda: _rule(trials, held, [*state["gains"], *gains], context),
-        lambda made: flaw(made, trials, held, [*state["gains"], *gains], context),
+        lambda: _rule(trials, held, gains, context),
+        lambda made: flaw(made, trials, held, gains, context),
         score=lambda _: trial.scores.model_dump(),
     )
     if context.progress:
@@ -58,7 +59,7 @@ def judge(state: State, runtime: Runtime[Context]) -> dict[str, Any]:
     return {
         "trials": [trial.model_dump(mode="json")],
         "held": held,
-        "gains": gains,
+        "gains": new,
         "front": verdict.front,
         "passed": verdict.passed,
         "phase": verdict.phase,
@@ -195,6 +196,8 @@ def _phase(
     if not repairing and propose(trials, len(context.facts), config, held["trial"]):
         return "search", "there is more to try"
     stopped = "budget" if spent(trials) >= config.max_trials else "plateau"
+    if any(t.plan.purpose == "revise" for t in trials):
+        stopped = "revised"
     lost = len(lost_ids(held))
     if not lost:
         return "done", f"{stopped}: no fact is lost"

@@ -12,9 +12,10 @@ from langgraph.runtime import Runtime
 
 from agents.call import decide
 from agents.context import Context
-from agents.front import NEAR, candidates, passing_capacity, winner
+from agents.front import NEAR, SETTLING, candidates, passing_capacity, winner
 from agents.records import Plan, Purpose, Step, Trial, curve_row
-from agents.state import State, lost_ids
+from agents.revise import another, balanced, unfit
+from agents.state import State, gains_of, lost_ids, rejections
 from prompts.layouts import frames
 from ske.config import DesignConfig
 
@@ -48,9 +49,13 @@ def planner(state: State, runtime: Runtime[Context]) -> dict[str, Any]:
 
 def _next(state: State, context: Context) -> Plan:
     if state["phase"] == "repair":
-        step = STEPS[len(state["gains"]) % len(STEPS)]
+        step = STEPS[len(gains_of(state)) % len(STEPS)]
         return repair_plan(Plan(**state["held"]["plan"]), step)
-    plan = propose(trials_of(state), len(context.facts), context.config, held_trial(state))
+    trials, n = trials_of(state), len(context.facts)
+    if state["phase"] == "revise":
+        plan = another(trials, rejections(state), n, context.config)
+    else:
+        plan = propose(trials, n, context.config, held_trial(state))
     if plan is None:
         raise RuntimeError("the Judge went on although there is nothing left to try")
     return plan
@@ -70,6 +75,7 @@ def _variables(state: State, context: Context) -> dict[str, Any]:
         "phase": state["phase"],
         "lost": lost_ids(state["held"]) if state["phase"] == "repair" else [],
         "held": state["held"]["plan"],
+        "rejected": [r.model_dump(exclude={"prompts", "gains"}) for r in rejections(state)],
     }
 
 
@@ -85,8 +91,8 @@ def held_trial(state: State) -> int | None:
 
 
 def spent(trials: Sequence[Trial]) -> int:
-    """What the trials cost of the budget: repairs are not part of the search."""
-    return sum(t.plan.purpose != "repair" for t in trials)
+    """What the trials cost of the budget: repairs and revisions are not part of the search."""
+    return sum(t.plan.purpose not in ("repair", "revise") for t in trials)
 
 
 def repair_plan(held: Plan, step: Step) -> Plan:
@@ -111,6 +117,8 @@ def propose(
         held: The trial whose prompts are held. If it is not the winner, or did not cover all
             facts, the winner is verified before the search ends.
     """
+    if any(t.plan.purpose == "revise" for t in trials):
+        return None  # A person has ended the search.
     cost = spent(trials)
     plan: Plan | None = None
     if cost < max(1, config.max_trials - NAIVE_TRIALS):
@@ -134,7 +142,8 @@ def flaw(plan: Plan, state: State, n: int, config: DesignConfig) -> str:
         if wanted is None or plan.model_copy(update={"reason": wanted.reason}) != wanted:
             return f"a repair is the held plan with purpose `repair` and a step of {list(STEPS)}"
         return ""
-    return _unknown(plan, config) or _bounds(plan, n, config) or _order(plan, state, n, config)
+    order = _revision if state["phase"] == "revise" else _order
+    return _unknown(plan, config) or _bounds(plan, n, config) or order(plan, state, n, config)
 
 
 def _unknown(plan: Plan, config: DesignConfig) -> str:
@@ -161,7 +170,13 @@ def _bounds(plan: Plan, n: int, config: DesignConfig) -> str:
     return ""
 
 
+def _revision(plan: Plan, state: State, n: int, config: DesignConfig) -> str:
+    return unfit(plan, rejections(state), n, config)
+
+
 def _order(plan: Plan, state: State, n: int, config: DesignConfig) -> str:
+    if plan.purpose == "revise":
+        return "nothing was rejected that a plan of purpose `revise` could answer"
     trials, held = trials_of(state), held_trial(state)
     best = winner(trials, config)
     if best is None and plan.purpose != "search":
@@ -181,12 +196,6 @@ def _order(plan: Plan, state: State, n: int, config: DesignConfig) -> str:
 
 def _same(a: Plan, b: Plan) -> bool:
     return a.model_copy(update={"reason": b.reason}) == b
-
-
-def balanced(n: int, capacity: int) -> int:
-    """The largest of the fewest, evenly filled prompts; capacities in between add nothing."""
-    prompts = -(-n // min(n, capacity))
-    return -(-n // prompts)
 
 
 def _search(trials: Sequence[Trial], n: int, config: DesignConfig) -> Plan | None:
@@ -294,7 +303,7 @@ def _curve(trials: Sequence[Trial], n: int, config: DesignConfig) -> Plan | None
 
 def _verify(trials: Sequence[Trial], n: int, config: DesignConfig, held: int | None) -> Plan | None:
     best = winner(trials, config)
-    if best is None or best.plan.purpose == "verify" or (best.index == held and best.n == n):
+    if best is None or best.plan.purpose in SETTLING or (best.index == held and best.n == n):
         return None
     return best.plan.model_copy(
         update={"purpose": "verify", "sample": n, "reason": "the winner, on all facts"}

@@ -50,6 +50,7 @@ def answer(run: Run, approve: bool, reject: str | None) -> str:
     if approve:
         return f"Approved {prompts}. Go on with: {again}"
     return (
-        f"Rejected {prompts}; the reason is in {run.stage('design')}/trace.jsonl. Change the "
-        f"design and run again, e.g. {again} --set design.max_facts=32"
+        f"Rejected {prompts}. The agents go on with the reason and propose others: {again} "
+        f"--stage {stage}\nOr change the design, which starts afresh, e.g. with: "
+        "--set design.max_facts=32"
     )
