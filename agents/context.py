@@ -31,6 +31,8 @@ class Context:
     names: Sequence[str] = ()
     """Other subjects that neighbours may be asked about."""
     progress: Progress | None = None
+    answered: bool = False
+    """Whether a person's word is passed on, which counts even where none would be asked for."""
     base: dict[str, Reply] = field(default_factory=dict)
     """The base model's answers by question."""
     exam: dict[str, list[Query]] = field(default_factory=dict)

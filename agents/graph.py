@@ -150,7 +150,7 @@ def _run(
         word = _word(cast(State, before.values), context)
         if word is None:
             return before.values  # pyright: ignore[reportReturnType]
-        entry = Command(resume=word)
+        context.answered, entry = True, Command(resume=word)
     drop_torn_line(context.trace.path)
     # "sync": every checkpoint is on disk before the next step begins.
     app.invoke(entry, where, context=context, durability="sync")

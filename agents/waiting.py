@@ -20,17 +20,19 @@ def approval(state: State, runtime: Runtime[Context]) -> dict[str, Any]:
     After a no the agents propose something else; prompts that were rejected before are not shown
     again. If nothing is left to propose, the last prompts go on waiting.
     """
+    context = runtime.context
     before, ended = rejections(state), state["phase"] == "exhausted"
     mine = prompts_hash(packs_of(state["held"]))
     again = next((r for r in before if r.prompts == mine), None)
     if again is not None and not ended:
-        return _rejected(state, runtime.context, again.reason, mine)
-    if not runtime.context.config.approve and not ended:
+        return _rejected(state, context, again.reason, mine)
+    if not (context.config.approve or context.answered or ended):
         return {"phase": "done"}
     word = interrupt({"question": "May the teacher use these prompts?", "prompts": mine})
+    context.answered = False  # The next prompts are another question.
     if word["approved"]:
         return {"phase": "done"}
-    return _rejected(state, runtime.context, word["reason"], mine)
+    return _rejected(state, context, word["reason"], mine)
 
 
 def _rejected(state: State, context: Context, reason: str, prompts: str) -> dict[str, Any]:

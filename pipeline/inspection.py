@@ -24,8 +24,10 @@ from pipeline.run import Run
 from pipeline.sheets import share
 from pipeline.stories import Chronicle, Heard, Probe, Story, around, chronicle, stories
 from pipeline.telling import (
+    GRAPH_COLUMNS,
     TRIAL_COLUMNS,
     failing,
+    graph_rows,
     heard_text,
     lesson_counts,
     lesson_rows,
@@ -51,7 +53,11 @@ def overview(run: Run) -> RenderableType:
     """
     found = chronicle(run)
     prompts = {fact.id: fact.prompt for fact in read_facts(run)}
-    parts: list[RenderableType] = [_trials(found), Text(f"{found.design.verdict}\n")]
+    parts: list[RenderableType] = [_graph(found), _trials(found)]
+    parts.append(Text(f"{found.design.verdict}\n"))
+    for no in found.design.rejected:
+        told = f"rejected: {no.layout} x {no.capacity}, header {no.header}: {no.reason}\n"
+        parts.append(Text(told, style="yellow"))
     if waits(run):
         how = f"ske inspect {run.folder} --approve | --reject REASON"
         parts.append(Text(f"These prompts wait for your approval: {how}\n", style="yellow"))
@@ -63,6 +69,8 @@ def overview(run: Run) -> RenderableType:
     parts.append(
         Text(
             f"One fact's whole way: ske inspect {run.folder} --fact {first}\n"
+            f"One turn in full: ske inspect {run.folder} --turn 0\n"
+            f"Two prompts compared: ske inspect {run.folder} --diff 0.0 pack-00\n"
             f"All of it as a page: ske inspect {run.folder} --html",
             style="dim",
         )
@@ -78,6 +86,11 @@ def _grid(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> 
     for row in rows:
         drawn.add_row(*(Text(value) for value in row))
     return drawn
+
+
+def _graph(found: Chronicle) -> Table:
+    rows = graph_rows(found.visits, found.trials, len(found.design.rejected))
+    return _grid("The agents' graph", GRAPH_COLUMNS, rows)
 
 
 def _trials(found: Chronicle) -> Table:
@@ -122,7 +135,7 @@ def _roles(found: Chronicle) -> Group:
     parts: list[RenderableType] = []
     for role in found.roles:
         origin = f"{role.brain}, {role.template or 'no prompt'}"
-        name = f"{role.role} ({origin}), {counted(role.times, 'time')}"
+        name = f"{role.role} ({origin}), {counted(role.times, 'time')}, last in turn {role.number}"
         parts += [
             Rule(Text(name), align="left", style="dim"),
             Text("asked     ", style="bold").append(_line(role.asked), style="not bold"),
