@@ -1,4 +1,4 @@
-"""What one call of `ske inspect` shows: one of its views, or a person's word on prompts that wait."""
+"""What one call of `ske inspect` shows: one of its views, or what a person says about prompts."""
 
 from __future__ import annotations
 

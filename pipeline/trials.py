@@ -112,3 +112,9 @@ class Trials:
 def prompts_by_name(tried: Iterable[Tried]) -> dict[str, Prompt]:
     """Every prompt that was ever written."""
     return {prompt.name: prompt for trial in tried for prompt in trial.prompts}
+
+
+def pieces(text: str) -> list[str]:
+    """The lines of a prompt; prose, which has only one, is cut behind its sentences."""
+    lines = text.splitlines()
+    return [part for line in lines for part in line.replace(". ", ".\n").split("\n")]

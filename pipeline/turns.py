@@ -19,7 +19,7 @@ from agents.model_brain import CALLS
 from pipeline.labels import counted
 from pipeline.run import Run
 from pipeline.stories import asked_of, events, finished_design, turn
-from pipeline.trials import Prompt, Trials, prompts_by_name
+from pipeline.trials import Prompt, Trials, pieces, prompts_by_name
 from ske.io import read_rows
 from ske.trace import Event
 from ske.types import UserError
@@ -87,14 +87,8 @@ def compared(run: Run, old: str, new: str) -> RenderableType:
 
 def diff_lines(old: str, new: str) -> list[str]:
     """A unified diff of two texts; long lines are compared sentence by sentence."""
-    before, after = (_pieces(text) for text in (old, new))
+    before, after = pieces(old), pieces(new)
     return list(difflib.unified_diff(before, after, lineterm="", n=2))[2:]
-
-
-def _pieces(text: str) -> list[str]:
-    """Lines; prose, which has only one, is cut behind its sentences."""
-    lines = text.splitlines()
-    return [part for line in lines for part in line.replace(". ", ".\n").split("\n")]
 
 
 def prompts_of(run: Run) -> dict[str, Prompt]:
