@@ -17,6 +17,7 @@ from rich.text import Text
 
 from pipeline import pages
 from pipeline.approving import waits
+from pipeline.drawing import marked, panels, recall_map
 from pipeline.facts import read_facts
 from pipeline.labels import counted, method_label, plain
 from pipeline.pages import shortened
@@ -37,6 +38,7 @@ from pipeline.telling import (
     trial_cells,
     where,
 )
+from pipeline.trials import versions
 from ske.io import write_text
 from ske.types import UserError
 
@@ -248,6 +250,7 @@ def page(run: Run) -> Path:
         UserError: the run has no finished design.
     """
     found, told = chronicle(run), stories(run)
+    facts = {story.fact.id: story.fact for story in told}
     first = protocols_of(told)[:1]
     methods = methods_of(told)
     text = pages.page(
@@ -257,6 +260,11 @@ def page(run: Run) -> Path:
         design=found.design,
         trials=[(trial, trial_cells(n, trial)) for n, trial in enumerate(found.trials)],
         trial_columns=[name.strip() for name in TRIAL_COLUMNS],
+        graph=graph_rows(found.visits, found.trials, len(found.design.rejected)),
+        panels=panels(found.design.curve),
+        recall_map=recall_map(list(facts), found.trials),
+        order={fact_id: place for place, fact_id in enumerate(facts)},
+        prompts=versions(found.design, found.trials),
         stories=told,
         protocol=first[0] if first else "",
         methods=methods,
@@ -265,6 +273,7 @@ def page(run: Run) -> Path:
             "where": where,
             "turns": told_turns,
             "around": around,
+            "marked": lambda pack: marked(pack, facts, found.design.lost),
             "share": share,
             "lessons": lesson_rows,
             "lesson_counts": lesson_counts,

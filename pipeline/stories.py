@@ -264,14 +264,14 @@ def _lines(path: Path, mark: str | None) -> Iterator[str]:
 
 def around(system: str, fact: Fact) -> tuple[str, str, str]:
     """The prompt before a fact, where it states it, and after; cut to what is near."""
-    start, end = _place(system, fact)
+    start, end = place_of(system, fact)
     before, after = system[:start], system[end:]
     head = before if len(before) <= AROUND else "... " + before[-AROUND:]
     tail = after if len(after) <= AROUND else after[:AROUND] + " ..."
     return head, system[start:end], tail
 
 
-def _place(system: str, fact: Fact) -> tuple[int, int]:
+def place_of(system: str, fact: Fact) -> tuple[int, int]:
     """From the subject to the nearest new value behind it; the subject alone if there is none."""
     best: tuple[int, int] | None = None
     start = system.find(fact.subject)

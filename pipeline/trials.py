@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from agents.records import Design
 from ske.trace import Event
 
 
@@ -109,9 +110,13 @@ class Trials:
         return [t._replace(chosen=i == self.winner) for i, t in enumerate(self.tried)]
 
 
-def prompts_by_name(tried: Iterable[Tried]) -> dict[str, Prompt]:
-    """Every prompt that was ever written."""
-    return {prompt.name: prompt for trial in tried for prompt in trial.prompts}
+def versions(design: Design, tried: Iterable[Tried]) -> list[Prompt]:
+    """Every prompt that was ever written, in that order, and then the finished ones."""
+    written = [prompt for trial in tried for prompt in trial.prompts]
+    for pack in design.packs:
+        recalled = {fact: fact not in design.lost for fact in pack.fact_ids}
+        written.append(Prompt(pack.id, pack.system, pack.fact_ids, recalled))
+    return written
 
 
 def pieces(text: str) -> list[str]:

@@ -19,7 +19,7 @@ from agents.model_brain import CALLS
 from pipeline.labels import counted
 from pipeline.run import Run
 from pipeline.stories import asked_of, events, finished_design, turn
-from pipeline.trials import Prompt, Trials, pieces, prompts_by_name
+from pipeline.trials import Prompt, Trials, pieces, versions
 from ske.io import read_rows
 from ske.trace import Event
 from ske.types import UserError
@@ -97,12 +97,7 @@ def prompts_of(run: Run) -> dict[str, Prompt]:
     trials = Trials(run.config.design.recall)
     for event in events(run):
         trials.hear(event)
-    known = prompts_by_name(trials.all())
-    lost = set(design.lost)
-    for pack in design.packs:
-        recalled = {fact: fact not in lost for fact in pack.fact_ids}
-        known[pack.id] = Prompt(pack.id, pack.system, pack.fact_ids, recalled)
-    return known
+    return {prompt.name: prompt for prompt in versions(design, trials.all())}
 
 
 def _found(known: Mapping[str, Prompt], name: str) -> Prompt:
