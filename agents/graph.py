@@ -18,6 +18,7 @@ from langgraph.types import Command, Send
 
 from agents.approval import spoken
 from agents.batch import Batch
+from agents.brain import Brain
 from agents.context import Context, Progress
 from agents.critic import critic
 from agents.examiner import examiner
@@ -86,6 +87,7 @@ def design(
     *,
     names: Sequence[str] = (),
     key: str = "",
+    brain: Brain | None = None,
 ) -> Design:
     """Design prompts for the facts; called again after a crash, it goes on where it was.
 
@@ -97,6 +99,7 @@ def design(
         progress: Called with one line a trial.
         names: Other subjects, of the same kind as the facts', to ask about as neighbours.
         key: What else the design depends on, e.g. the model's hash: another key starts afresh.
+        brain: Decides instead of the one that the configuration names.
 
     Raises:
         NeedsApproval: The prompts are written and wait for a person (`config.approve`), who
@@ -105,7 +108,8 @@ def design(
         UserError: No facts, or two with the same id; approved were other prompts; the brain's
             model cannot be reached.
     """
-    context = _context(facts, lm, config, folder, progress, names, key)
+    brain = brain or brain_for(config, lm, folder, key)
+    context = _context(facts, lm, config, folder, progress, names, brain)
     thread = content_hash([_identity(facts), _settings(config), list(names), key])
     folder.mkdir(parents=True, exist_ok=True)
     with SqliteSaver.from_conn_string(str(folder / "checkpoints.sqlite")) as saver:
@@ -173,7 +177,7 @@ def _context(
     folder: Path,
     progress: Progress | None,
     names: Sequence[str],
-    key: str,
+    brain: Brain,
 ) -> Context:
     by_id = {fact.id: fact for fact in facts}
     if not facts:
@@ -186,7 +190,7 @@ def _context(
         config=config,
         trace=Trace(folder / "trace.jsonl"),
         folder=folder,
-        brain=brain_for(config, lm, folder, key),
+        brain=brain,
         batch=Batch(facts),
         names=names,
         progress=progress,

@@ -71,7 +71,7 @@ def _panel(
         dots = [_dot(row, value, most) for row in rows if (value := of(row)) is not None]
         if dots:
             label = "naive packer" if packer == "naive" else layout
-            colour = layouts.index(layout) % COLOURS if layout in layouts else COLOURS - 1
+            colour = COLOURS - 1 if packer == "naive" else layouts.index(layout) % (COLOURS - 1)
             points = " ".join(f"{dot.x},{dot.y}" for dot in dots)
             lines.append(Line(label, colour, packer == "naive", points, dots))
     sizes = [size for size in (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024) if size <= most]
