@@ -50,7 +50,7 @@ def _utility(trial: Trial, largest: int, weight: float) -> float:
 
 def pareto(trials: Sequence[Trial]) -> list[Trial]:
     """Trials that no other one beats or equals in every respect (of equals the first stays)."""
-    rows = [t for t in trials if t.plan.purpose != "repair"]
+    rows = [t for t in trials if t.plan.purpose != "repair" and t.n]
     return [t for t in rows if not any(_dominates(other, t) for other in rows)]
 
 

@@ -1,7 +1,8 @@
 """The graph of roles, and `design`, which runs it: wiring only.
 
 Writes to its folder: `prompts/pack-NN.md` (the exact system messages), `design.json`,
-`curve.json`, `trace.jsonl`, and `checkpoints.sqlite`, from which a killed run goes on.
+`curve.json`, `costs.json`, `trace.jsonl`, and `checkpoints.sqlite`, from which a killed run goes
+on.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from agents.state import State, packs_of, rejections, start
 from agents.waiting import approval
 from agents.writer import writer
 from ske.config import DesignConfig
-from ske.io import drop_torn_line
+from ske.io import drop_torn_line, write_json
 from ske.lm import LM
 from ske.trace import Trace
 from ske.types import Fact, UserError, content_hash
@@ -117,6 +118,8 @@ def design(
         where = _where(thread, config)
         state = _run(app, where, context)
         waiting = bool(app.get_state(where).next)
+    if context.meter.calls:  # Nothing was asked if the design was only read.
+        write_json(folder / "costs.json", context.meter.report())
     result = design_of(state, trials_of(state), _turns(context))
     publish(result, folder)
     if waiting and state["phase"] == "exhausted":
@@ -156,6 +159,7 @@ def _run(
             return before.values  # pyright: ignore[reportReturnType]
         context.answered, entry = True, Command(resume=word)
     drop_torn_line(context.trace.path)
+    context.meter.recount(context.trace.events())
     # "sync": every checkpoint is on disk before the next step begins.
     app.invoke(entry, where, context=context, durability="sync")
     return app.get_state(where).values  # pyright: ignore[reportReturnType]

@@ -15,7 +15,7 @@ from agents.call import decide
 from agents.context import Context
 from agents.examiner import summary
 from agents.front import pareto, winner
-from agents.planner import STEPS, owed, propose, spent, trials_of
+from agents.planner import STEPS, owed, propose, spent, trials_of, within
 from agents.records import Plan, Trial, curve_row
 from agents.state import Exam, Held, PackState, State, current_exams, gains_of, lost_ids
 from ske.config import DesignConfig
@@ -101,7 +101,7 @@ def flaw(
 def _phase_flaw(
     phase: Phase, trials: Sequence[Trial], held: Held, gains: Sequence[int], context: Context
 ) -> str:
-    config, n = context.config, len(context.facts)
+    config, n = within(context, trials), len(context.facts)
     repairing = trials[-1].plan.purpose == "repair"
     if phase == "search":
         if repairing or propose(trials, n, config, held["trial"]) is None:
@@ -118,7 +118,7 @@ def _phase_flaw(
 
 
 def _trial(state: State, context: Context) -> Trial:
-    exams = current_exams(state)
+    exams = [exam for exam in current_exams(state) if not exam.get("skipped")]
     facts = [fact for exam in exams for fact in exam["facts"]]
     scores = summary(facts, sum(exam["tokens"] for exam in exams))
     return Trial(
@@ -191,16 +191,19 @@ def _rule(trials: Sequence[Trial], held: Held, gains: Sequence[int], context: Co
 def _phase(
     trials: Sequence[Trial], held: Held, gains: Sequence[int], context: Context
 ) -> tuple[Phase, str]:
-    config = context.config
+    config = within(context, trials)
     repairing = trials[-1].plan.purpose == "repair"
     if not repairing and propose(trials, len(context.facts), config, held["trial"]):
         return "search", "there is more to try"
     stopped = "budget" if spent(trials) >= config.max_trials else "plateau"
+    stopped = context.meter.spent() or stopped
     if any(t.plan.purpose == "revise" for t in trials):
         stopped = "revised"
     lost = len(lost_ids(held))
     if not lost:
         return "done", f"{stopped}: no fact is lost"
+    if not context.meter.allows(lost):
+        return "done", f"{stopped}: {lost} facts lost, and no budget to repair them"
     if len(gains) >= len(STEPS) * config.max_repairs:
         return "done", f"{stopped}: {lost} facts lost after all repairs"
     if len(gains) >= len(STEPS) and not any(gains[-len(STEPS) :]):

@@ -41,7 +41,7 @@ def planner(state: State, runtime: Runtime[Context]) -> dict[str, Any]:
         _variables(state, context),
         Plan,
         lambda: _next(state, context),
-        lambda plan: flaw(plan, state, len(context.facts), context.config),
+        lambda plan: flaw(plan, state, len(context.facts), within(context, trials_of(state))),
         facts=lost_ids(state["held"]) if state["phase"] == "repair" else (),
     )
     return {"plan": plan.model_dump(mode="json")}
@@ -55,7 +55,11 @@ def _next(state: State, context: Context) -> Plan:
     if state["phase"] == "revise":
         plan = another(trials, rejections(state), n, context.config)
     else:
-        plan = propose(trials, n, context.config, held_trial(state))
+        held = held_trial(state)
+        # Seconds go by between the Judge's word and this: what it saw room for is tried.
+        plan = propose(trials, n, within(context, trials), held) or propose(
+            trials, n, context.config, held
+        )
     if plan is None:
         raise RuntimeError("the Judge went on although there is nothing left to try")
     return plan
@@ -93,6 +97,16 @@ def held_trial(state: State) -> int | None:
 def spent(trials: Sequence[Trial]) -> int:
     """What the trials cost of the budget: repairs and revisions are not part of the search."""
     return sum(t.plan.purpose not in ("repair", "revise") for t in trials)
+
+
+def within(context: Context, trials: Sequence[Trial]) -> DesignConfig:
+    """The configuration; without trials left if a budget has no room for one more."""
+    n, cost = len(context.facts), spent(trials)
+    naive = any(t.plan.packer == "naive" for t in trials)
+    facts = min(n, SEARCHED) * (1 if naive else 2) + (n if n > SEARCHED else 0)
+    if not trials or context.meter.allows(facts) or cost > context.config.max_trials:
+        return context.config
+    return context.config.model_copy(update={"max_trials": max(1, cost)})
 
 
 def repair_plan(held: Plan, step: Step) -> Plan:

@@ -45,8 +45,8 @@ def design_of(state: State, trials: Sequence[Trial], turns: Turns) -> Design:
     front = set(state["front"])
     return Design(
         packs=packs_of(held),
-        curve=_rows([t for t in trials if t.plan.purpose != "repair"]),
-        front=_rows([t for t in trials if t.index in front]),
+        curve=_rows([t for t in trials if t.plan.purpose != "repair" and t.n]),
+        front=_rows([t for t in trials if t.index in front and t.n]),
         lost={i: held["reasons"].get(i, "not answered") for i in lost_ids(held)},
         trials=len(trials),
         passed=state["passed"],

@@ -7,7 +7,8 @@ trial only, because SQLite stores the whole state at every step.
 from __future__ import annotations
 
 import operator
-from typing import Annotated, Any, TypedDict
+from collections.abc import Sequence
+from typing import Annotated, Any, NotRequired, TypedDict
 
 from agents.records import Pack, Plan, Rejected
 
@@ -47,6 +48,8 @@ class Exam(TypedDict):
     pack: int
     tokens: int
     facts: list[FactScore]
+    skipped: NotRequired[str]
+    """Why it was not examined; "" if it was."""
 
 
 class Held(TypedDict):
@@ -151,6 +154,16 @@ def gains_of(state: State) -> list[int]:
     """The gains of repair since the last rejection: every proposal has its own repairs."""
     said = rejections(state)
     return state["gains"][said[-1].gains if said else 0 :]
+
+
+def unexamined(exams: Sequence[Exam]) -> dict[str, str]:
+    """Facts of prompts that were not examined, and why."""
+    return {
+        fact["id"]: exam["skipped"]
+        for exam in exams
+        if exam.get("skipped")
+        for fact in exam["facts"]
+    }
 
 
 def lost_ids(held: Held) -> list[str]:

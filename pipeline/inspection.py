@@ -26,6 +26,7 @@ from pipeline.sheets import share
 from pipeline.stories import Chronicle, Heard, Probe, Story, around, chronicle, stories
 from pipeline.telling import (
     GRAPH_COLUMNS,
+    PLACE_COLUMNS,
     TRIAL_COLUMNS,
     failing,
     graph_rows,
@@ -33,6 +34,7 @@ from pipeline.telling import (
     lesson_counts,
     lesson_rows,
     methods_of,
+    place_rows,
     protocols_of,
     told_turns,
     trial_cells,
@@ -57,6 +59,8 @@ def overview(run: Run) -> RenderableType:
     prompts = {fact.id: fact.prompt for fact in read_facts(run)}
     parts: list[RenderableType] = [_graph(found), _trials(found)]
     parts.append(Text(f"{found.design.verdict}\n"))
+    if places := place_rows(found.trials):
+        parts.append(_grid("Recall by place in the prompt", PLACE_COLUMNS, places))
     for no in found.design.rejected:
         told = f"rejected: {no.layout} x {no.capacity}, header {no.header}: {no.reason}\n"
         parts.append(Text(told, style="yellow"))
@@ -261,6 +265,8 @@ def page(run: Run) -> Path:
         trials=[(trial, trial_cells(n, trial)) for n, trial in enumerate(found.trials)],
         trial_columns=[name.strip() for name in TRIAL_COLUMNS],
         graph=graph_rows(found.visits, found.trials, len(found.design.rejected)),
+        places=place_rows(found.trials),
+        place_columns=PLACE_COLUMNS,
         panels=panels(found.design.curve),
         recall_map=recall_map(list(facts), found.trials),
         order={fact_id: place for place, fact_id in enumerate(facts)},

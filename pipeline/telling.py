@@ -82,6 +82,32 @@ def graph_rows(
     ]
 
 
+PLACE_COLUMNS = ("facts/prompt", "first third %", "middle third %", "last third %", "asked")
+SHORTEST = 6
+"""Prompts with fewer facts have no middle to speak of."""
+
+
+def place_rows(trials: Sequence[Tried]) -> list[tuple[str, ...]]:
+    """Recall by place in the prompt, over all trials of a size: is the middle lost?"""
+    hits: dict[int, list[list[bool]]] = {}
+    for trial in trials:
+        for prompt in trial.prompts:
+            size = len(prompt.fact_ids)
+            if size < SHORTEST or not prompt.recalled:
+                continue
+            thirds = hits.setdefault(int(trial.row["facts_per_prompt"]), [[], [], []])
+            for place, fact in enumerate(prompt.fact_ids):
+                thirds[3 * place // size].append(prompt.recalled.get(fact, False))
+    return [
+        (
+            str(size),
+            *(share(sum(third) / len(third)) for third in thirds),
+            str(sum(map(len, thirds))),
+        )
+        for size, thirds in sorted(hits.items())
+    ]
+
+
 def told_turns(turns: Turns) -> str:
     """Who decided, and how often the rules had to."""
     if not turns.asked:

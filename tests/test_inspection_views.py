@@ -14,11 +14,12 @@ from scripted import ScriptedLM, make_facts
 from agents.calls import Call
 from agents.graph import build, design
 from agents.model_brain import CALLS
-from pipeline import following, looking, telling, turns
+from pipeline import following, inspection, looking, telling, turns
 from pipeline.design import examined
 from pipeline.looking import Wish
 from pipeline.run import Run
 from pipeline.stories import chronicle
+from pipeline.trials import Prompt, Tried
 from ske.config import DesignConfig
 from ske.io import append_rows, write_rows, write_text
 from ske.trace import Event, Trace
@@ -168,3 +169,17 @@ def test_the_guard_sees_prompts_whole(tmp_path: Path) -> None:
     assert end in found["prompts"] and len(system) > 4000
     assert any(EVIL in part for part in found["prompts"]), "the finished prompts are there too"
     assert json.loads(path.read_text().splitlines()[0])["role"] == "planner"
+
+
+def test_recall_by_place_is_counted_over_prompts_of_a_size(designed: Run) -> None:
+    def trial(recalled: list[bool]) -> Tried:
+        ids = tuple(f"f{i}" for i in range(len(recalled)))
+        marks = dict(zip(ids, recalled, strict=True))
+        prompt = Prompt("0.0", "text", ids, marks)
+        row = {"facts_per_prompt": len(recalled)}
+        return Tried(row, "", "", True, False, [prompt], 1, 1)
+
+    six = trial([True, True, False, True, False, False])
+    told = telling.place_rows([six, trial([True] * 6), trial([True] * 3)])
+    assert told == [("6", "100", "75", "50", "12")]
+    assert "Recall by place" in shown(inspection.overview(designed))
