@@ -118,8 +118,6 @@ def design(
         where = _where(thread, config)
         state = _run(app, where, context)
         waiting = bool(app.get_state(where).next)
-    if context.meter.calls:  # Nothing was asked if the design was only read.
-        write_json(folder / "costs.json", context.meter.report())
     result = design_of(state, trials_of(state), _turns(context))
     publish(result, folder)
     if waiting and state["phase"] == "exhausted":
@@ -162,6 +160,7 @@ def _run(
     context.meter.recount(context.trace.events())
     # "sync": every checkpoint is on disk before the next step begins.
     app.invoke(entry, where, context=context, durability="sync")
+    write_json(context.folder / "costs.json", context.meter.report())
     return app.get_state(where).values  # pyright: ignore[reportReturnType]
 
 

@@ -159,9 +159,9 @@ def gains_of(state: State) -> list[int]:
 def unexamined(exams: Sequence[Exam]) -> dict[str, str]:
     """Facts of prompts that were not examined, and why."""
     return {
-        fact["id"]: exam["skipped"]
+        fact["id"]: why
         for exam in exams
-        if exam.get("skipped")
+        if (why := exam.get("skipped", ""))
         for fact in exam["facts"]
     }
 
