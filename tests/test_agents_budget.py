@@ -32,20 +32,17 @@ def placed(result: Design) -> list[str]:
     return sorted(i for pack in result.packs for i in pack.fact_ids)
 
 
-@pytest.mark.parametrize("budget", [1, 20, 150, 400, 700])
+@pytest.mark.parametrize("budget", [1, 20, 150, 700, 1500])
 def test_no_question_is_put_beyond_the_budget(tmp_path: Path, budget: int) -> None:
     result, lm = made(tmp_path, max_calls=budget)
     assert lm.questions <= budget
     assert placed(result) == [f.id for f in make_facts(N)]
-    assert (
-        json.loads((tmp_path / "costs.json").read_text())["calls"] == lm.questions
-        or not lm.questions
-    )
+    assert json.loads((tmp_path / "costs.json").read_text())["calls"] == lm.questions
     if budget < 150:
         assert set(result.lost.values()) == {f"the budget design.max_calls = {budget} is spent"}
         assert not result.passed and result.curve == ()
-    if budget >= 400:
-        assert len(result.lost) < N / 2, "what could be paid for was found"
+    if budget >= 700:
+        assert len(result.lost) <= N - 10, "the first trial at least was paid for"
 
 
 def test_tokens_are_foreseen(tmp_path: Path) -> None:
