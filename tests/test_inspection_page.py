@@ -34,7 +34,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     facts = make_facts(8)
     write_rows(run.stage("facts") / "facts.jsonl", [f.model_dump(mode="json") for f in facts])
     wanted = DesignConfig.model_validate({"layouts": ["triples", "prose"], "recall": 0.8})
-    lm = ScriptedLM(facts, 9, cure={"f004": "never"})
+    lm = ScriptedLM(facts, 9, cure={"f004": "never"}, drifting=("triples",))
     design(facts, lm, wanted, run.stage("design"))
     return Run(run.config.model_copy(update={"design": wanted}), run.folder)
 
