@@ -17,7 +17,7 @@ from agents.examiner import summary
 from agents.front import pareto, winner
 from agents.planner import STEPS, owed, propose, spent, trials_of, within
 from agents.records import Plan, Trial, curve_row
-from agents.state import Exam, Held, PackState, State, current_exams, gains_of, lost_ids
+from agents.state import Exam, Held, PackState, State, current_exams, gains_of, lost_ids, unexamined
 from ske.config import DesignConfig
 from ske.types import Frozen
 
@@ -118,7 +118,9 @@ def _phase_flaw(
 
 
 def _trial(state: State, context: Context) -> Trial:
-    exams = [exam for exam in current_exams(state) if not exam.get("skipped")]
+    exams = current_exams(state)
+    if unexamined(exams):  # What was seen of a part says nothing about the whole.
+        exams = []
     facts = [fact for exam in exams for fact in exam["facts"]]
     scores = summary(facts, sum(exam["tokens"] for exam in exams))
     return Trial(

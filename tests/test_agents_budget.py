@@ -74,7 +74,7 @@ def test_an_ample_budget_changes_nothing_and_costs_are_what_was_asked(tmp_path: 
 
 def test_a_design_that_goes_on_remembers_what_it_spent(tmp_path: Path) -> None:
     facts, budget = make_facts(N), 500
-    dying = ScriptedLM(facts, 10, crash_after=6)
+    dying = ScriptedLM(facts, 10, crash_after=2)
     with pytest.raises(ConnectionError):
         design(facts, dying, config(max_calls=budget), tmp_path)
     again = ScriptedLM(facts, 10)
