@@ -30,6 +30,8 @@ bench: $(READY)
 	$(BIN)/python -m bench.prefix
 	$(BIN)/python -m bench.coverage
 	$(BIN)/python -m bench.scoring
+	$(BIN)/python -m bench.agents --quick
+	$(BIN)/python -m bench.agents_cost
 
 setup: $(READY)
 

@@ -1,7 +1,8 @@
 """A person's word on finished prompts: which prompts it is about, and yes or no.
 
 Reads `design.json` and `prompts/` of the design's folder; writes `work/approval.json` there and
-adds to its trace. A design that waits (`design.approve`) goes on only with a yes to its prompts.
+adds to its trace. A design that waits (`design.approve`) is finished by a yes to its prompts; with
+a no it goes on, and the reason goes to the Planner, the Packer and the Writer.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from agents.records import Design, Pack
+from agents.records import Design, Pack, Rejected
 from ske.io import write_json
 from ske.trace import Event, Trace
 from ske.types import Frozen, UserError, content_hash
@@ -79,31 +80,32 @@ def _check_file(path: Path, pack: Pack) -> None:
         )
 
 
-def approved(folder: Path, packs: Sequence[Pack]) -> bool:
-    """Whether these prompts may be used; False if nobody has said anything yet.
+def spoken(folder: Path, packs: Sequence[Pack], rejected: Sequence[Rejected]) -> Approval | None:
+    """What was said about these prompts; None if nothing yet.
+
+    Args:
+        folder: The design's.
+        packs: The prompts that wait.
+        rejected: The rejections that the design knows of: such a word has done its work.
 
     Raises:
-        UserError: They were rejected, or the approval is for other prompts, or cannot be read.
+        UserError: The word is for other prompts, or cannot be read.
     """
     path = folder / FILE
     if not path.exists():
-        return False
+        return None
     try:
         word = Approval.model_validate_json(path.read_text(encoding="utf-8"))
     except (ValidationError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: this is no approval; {_AGAIN}") from error
+    if not word.approved and word.prompts in {r.prompts for r in rejected}:
+        return None
     if word.prompts != prompts_hash(packs):
         raise UserError(
             f"{path}: this approval is for other prompts ({word.prompts}) than those in "
             f"{folder / 'prompts'} ({prompts_hash(packs)}); {_AGAIN}"
         )
-    if not word.approved:
-        raise UserError(
-            f"{folder / 'prompts'}: these prompts were rejected: {word.reason!r}; change the keys "
-            "of `design` (layouts, recall, max_facts, brain) and run again, which designs afresh, "
-            "or approve them after all"
-        )
-    return True
+    return word
 
 
 _AGAIN = "read the prompts and approve them again with: ske inspect RUN --approve"

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from agents.brain import Decided, Decision
 from agents.context import Context
+from agents.meter import TEACHER
 from prompts.loader import render, template_hash
 from ske.lm import Chat, Message, Reply, Sampling, ask
 from ske.trace import Event
@@ -78,6 +79,7 @@ def decide(
             **_told(made),
         )
         context.trace.add(event)
+        context.meter.add(event)
     return made.decision
 
 
@@ -110,26 +112,31 @@ def ask_teacher(
         chats: The questions; the trace shows the first one as an example.
         layout: The layout of the system message, "" if there is none.
         facts: Ids of the facts it is about.
+
+    Raises:
+        Spent: A budget does not allow it; nothing was asked.
     """
     if not chats:
         return []
+    characters = sum(len(message["content"]) for chat in chats for message in chat)
+    context.meter.check(len(chats), characters)
     started = time.perf_counter()
     replies = context.lm.generate(chats, SAMPLING)
-    context.trace.add(
-        Event(
-            stage=STAGE,
-            role=role,
-            brain="teacher",
-            template=f"teacher/{layout}" if layout else "",
-            template_hash=template_hash(f"teacher/{layout}") if layout else "",
-            messages=[_clipped(m) for m in chats[0]],
-            reply=_clip(replies[0].text),
-            scores={"questions": len(chats)},
-            facts=list(facts),
-            tokens=sum(reply.prompt_tokens + reply.reply_tokens for reply in replies),
-            seconds=round(time.perf_counter() - started, 4),
-        )
+    event = Event(
+        stage=STAGE,
+        role=role,
+        brain=TEACHER,
+        template=f"teacher/{layout}" if layout else "",
+        template_hash=template_hash(f"teacher/{layout}") if layout else "",
+        messages=[_clipped(m) for m in chats[0]],
+        reply=_clip(replies[0].text),
+        scores={"questions": len(chats)},
+        facts=list(facts),
+        tokens=sum(reply.prompt_tokens + reply.reply_tokens for reply in replies),
+        seconds=round(time.perf_counter() - started, 4),
     )
+    context.trace.add(event)
+    context.meter.add(event, characters)
     return replies
 
 

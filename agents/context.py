@@ -8,6 +8,7 @@ from pathlib import Path
 
 from agents.batch import Batch, Query
 from agents.brain import Brain
+from agents.meter import Meter
 from ske.config import DesignConfig
 from ske.lm import LM, Reply
 from ske.trace import Trace
@@ -31,7 +32,15 @@ class Context:
     names: Sequence[str] = ()
     """Other subjects that neighbours may be asked about."""
     progress: Progress | None = None
+    answered: bool = False
+    """Whether a person's word is passed on, which counts even where none would be asked for."""
     base: dict[str, Reply] = field(default_factory=dict)
     """The base model's answers by question."""
+    meter: Meter = field(init=False)
+    """What was spent, against the budgets."""
     exam: dict[str, list[Query]] = field(default_factory=dict)
     """What each fact is examined with."""
+
+    def __post_init__(self) -> None:
+        """Nothing is spent yet."""
+        self.meter = Meter(self.config)

@@ -11,7 +11,7 @@ from agents.call import decide
 from agents.context import Context
 from agents.packer import collides
 from agents.records import Plan
-from agents.state import FactScore, State, current_exams
+from agents.state import FactScore, State, current_exams, unexamined
 from eval.score import matches, normalise
 from prompts.relations import relation_of
 from ske.types import Fact, Frozen
@@ -41,8 +41,10 @@ def critic(state: State, runtime: Runtime[Context]) -> dict[str, Any]:
         for score in exam["facts"]
         if not score["recall"]
     ]
+    skipped = unexamined(current_exams(state))
+    failures = [(score, pack) for score, pack in failures if score["id"] not in skipped]
     if not failures:
-        return {"reasons": {}}
+        return {"reasons": skipped}
     critique = decide(
         context,
         "critic",
@@ -55,7 +57,7 @@ def critic(state: State, runtime: Runtime[Context]) -> dict[str, Any]:
         lambda made: flaw(made, [score["id"] for score, _ in failures]),
         facts=[score["id"] for score, _ in failures],
     )
-    return {"reasons": {r.fact: r.why for r in critique.reasons}}
+    return {"reasons": {**skipped, **{r.fact: r.why for r in critique.reasons}}}
 
 
 def flaw(critique: Critique, lost: Sequence[str]) -> str:

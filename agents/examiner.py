@@ -10,6 +10,7 @@ from langgraph.runtime import Runtime
 from agents.batch import Kind, Query
 from agents.call import ask_base, ask_teacher, decide
 from agents.context import Context
+from agents.meter import Spent
 from agents.questioner import examination
 from agents.records import Scores
 from agents.state import Exam, ExamTask, FactScore
@@ -45,8 +46,11 @@ def examiner(task: ExamTask, runtime: Runtime[Context]) -> dict[str, Any]:
     """Node, once a prompt: ask everything in one call, mark it, sum it up by fact."""
     context, pack = runtime.context, task["pack"]
     asked = [q for found in examination(context, pack["fact_ids"]).values() for q in found]
-    base = _base_answers(context, asked)
-    answers, tokens = _ask(context, task, asked, base)
+    try:
+        base = _base_answers(context, asked)
+        answers, tokens = _ask(context, task, asked, base)
+    except Spent as spent:
+        return {"exams": [_unexamined(task, str(spent))]}
     marks = decide(
         context,
         "examiner",
@@ -63,8 +67,30 @@ def examiner(task: ExamTask, runtime: Runtime[Context]) -> dict[str, Any]:
         "pack": pack["index"],
         "tokens": tokens,
         "facts": facts,
+        "skipped": "",
     }
     return {"exams": [exam]}
+
+
+def _unexamined(task: ExamTask, why: str) -> Exam:
+    """A prompt that there was no budget for: none of its facts counts as answered."""
+    ids = task["pack"]["fact_ids"]
+    facts: list[FactScore] = [
+        {
+            "id": fact_id,
+            "position": position,
+            "size": len(ids),
+            "recall": False,
+            "paraphrase": None,
+            "consequences": [],
+            "drift": [],
+            "reply": "",
+            "prior": "",
+        }
+        for position, fact_id in enumerate(ids)
+    ]
+    pack = task["pack"]["index"]
+    return {"trial": task["trial"], "pack": pack, "tokens": 0, "facts": facts, "skipped": why}
 
 
 def _base_answers(context: Context, asked: Sequence[Query]) -> dict[str, str]:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from agents.records import Trial
 from ske.config import DesignConfig
 
+SETTLING = ("verify", "revise")
+"""Trials on all facts, after which nothing else is handed over."""
 NEAR = 1.25
 """Capacities within this factor count as equal; consequences and drift decide between them."""
 
@@ -18,14 +20,17 @@ def passing_capacity(trials: Sequence[Trial]) -> int:
 
 def candidates(trials: Sequence[Trial]) -> list[Trial]:
     """Trials whose prompts could be handed over."""
-    searched = ("search", "frame", "verify")
+    searched = ("search", "frame", *SETTLING)
     return [t for t in trials if t.plan.packer == "designer" and t.plan.purpose in searched]
 
 
 def winner(trials: Sequence[Trial], config: DesignConfig) -> Trial | None:
-    """The best trial so far; a verified one settles it. If none passes, the best recall."""
+    """The best trial so far; a verified one, and later one that answers a rejection, settles it.
+
+    If none passes, the best recall.
+    """
     able = candidates(trials)
-    verified = [t for t in able if t.plan.purpose == "verify"]
+    verified = [t for t in able if t.plan.purpose in SETTLING]
     if verified:
         return verified[-1]
     passing = [t for t in able if t.passed]
@@ -45,7 +50,7 @@ def _utility(trial: Trial, largest: int, weight: float) -> float:
 
 def pareto(trials: Sequence[Trial]) -> list[Trial]:
     """Trials that no other one beats or equals in every respect (of equals the first stays)."""
-    rows = [t for t in trials if t.plan.purpose != "repair"]
+    rows = [t for t in trials if t.plan.purpose != "repair" and t.n]
     return [t for t in rows if not any(_dominates(other, t) for other in rows)]
 
 

@@ -1,7 +1,8 @@
 """The graph of roles, and `design`, which runs it: wiring only.
 
 Writes to its folder: `prompts/pack-NN.md` (the exact system messages), `design.json`,
-`curve.json`, `trace.jsonl`, and `checkpoints.sqlite`, from which a killed run goes on.
+`curve.json`, `costs.json`, `trace.jsonl`, and `checkpoints.sqlite`, from which a killed run goes
+on.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
-from langgraph.runtime import Runtime
-from langgraph.types import Command, Send, interrupt
+from langgraph.types import Command, Send
 
-from agents.approval import approved
+from agents.approval import spoken
 from agents.batch import Batch
+from agents.brain import Brain
 from agents.context import Context, Progress
 from agents.critic import critic
 from agents.examiner import examiner
@@ -26,13 +27,14 @@ from agents.judge import judge
 from agents.model_brain import brain_for, turns
 from agents.packer import packer
 from agents.planner import STEPS, planner, trials_of
-from agents.publish import NeedsApproval, clear, design_of, publish
+from agents.publish import NeedsApproval, NothingLeft, clear, design_of, publish
 from agents.questioner import questioner
 from agents.records import Design, Turns
-from agents.state import State, start
+from agents.state import State, packs_of, rejections, start
+from agents.waiting import approval
 from agents.writer import writer
 from ske.config import DesignConfig
-from ske.io import drop_torn_line
+from ske.io import drop_torn_line, write_json
 from ske.lm import LM
 from ske.trace import Trace
 from ske.types import Fact, UserError, content_hash
@@ -59,7 +61,7 @@ def build() -> StateGraph[State, Context]:
     graph.add_edge("examiner", "critic")
     graph.add_edge("critic", "judge")
     graph.add_conditional_edges("judge", _after_judge, ["planner", "approval"])
-    graph.add_edge("approval", END)
+    graph.add_conditional_edges("approval", _after_approval, ["planner", "approval", END])
     return graph
 
 
@@ -73,11 +75,8 @@ def _after_judge(state: State) -> Literal["planner", "approval"]:
     return "approval" if state["phase"] == "done" else "planner"
 
 
-def approval(state: State, runtime: Runtime[Context]) -> dict[str, Any]:
-    """Node: let a person read the prompts first, if the configuration says so."""
-    if runtime.context.config.approve:
-        interrupt({"question": "May the teacher use these prompts?"})
-    return {}
+def _after_approval(state: State) -> str:
+    return {"revise": "planner", "exhausted": "approval"}.get(state["phase"], END)
 
 
 def design(
@@ -89,6 +88,7 @@ def design(
     *,
     names: Sequence[str] = (),
     key: str = "",
+    brain: Brain | None = None,
 ) -> Design:
     """Design prompts for the facts; called again after a crash, it goes on where it was.
 
@@ -100,14 +100,17 @@ def design(
         progress: Called with one line a trial.
         names: Other subjects, of the same kind as the facts', to ask about as neighbours.
         key: What else the design depends on, e.g. the model's hash: another key starts afresh.
+        brain: Decides instead of the one that the configuration names.
 
     Raises:
         NeedsApproval: The prompts are written and wait for a person (`config.approve`), who
-            answers with `agents.approval.say`.
-        UserError: No facts, or two with the same id; the prompts were rejected, or approved were
-            others; the brain's model cannot be reached.
+            answers with `agents.approval.say`. After a no the design goes on with the reason.
+        NothingLeft: All that could be proposed was rejected.
+        UserError: No facts, or two with the same id; approved were other prompts; the brain's
+            model cannot be reached.
     """
-    context = _context(facts, lm, config, folder, progress, names, key)
+    brain = brain or brain_for(config, lm, folder, key)
+    context = _context(facts, lm, config, folder, progress, names, brain)
     thread = content_hash([_identity(facts), _settings(config), list(names), key])
     folder.mkdir(parents=True, exist_ok=True)
     with SqliteSaver.from_conn_string(str(folder / "checkpoints.sqlite")) as saver:
@@ -117,6 +120,8 @@ def design(
         waiting = bool(app.get_state(where).next)
     result = design_of(state, trials_of(state), _turns(context))
     publish(result, folder)
+    if waiting and state["phase"] == "exhausted":
+        raise NothingLeft(folder, result.rejected, config.layouts)
     if waiting:
         raise NeedsApproval(folder, len(result.packs))
     return result
@@ -138,27 +143,34 @@ def _run(
     where: RunnableConfig,
     context: Context,
 ) -> State:
-    """Start, go on, answer the question, or read what is finished: as the checkpoint says."""
+    """Start, go on, pass on a person's word, or read what is finished: as the checkpoint says."""
     before = app.get_state(where)
     entry: State | Command[Any] | None = None
     if before.created_at is None:
         clear(context.folder)
         entry = start()
-    elif not before.next or (before.interrupts and not _may_go_on(before.values, context)):
+    elif not before.next:
         return before.values  # pyright: ignore[reportReturnType]
     elif before.interrupts:
-        entry = Command(resume="yes")
+        word = _word(cast(State, before.values), context)
+        if word is None:
+            return before.values  # pyright: ignore[reportReturnType]
+        context.answered, entry = True, Command(resume=word)
     drop_torn_line(context.trace.path)
+    context.meter.recount(context.trace.events())
     # "sync": every checkpoint is on disk before the next step begins.
     app.invoke(entry, where, context=context, durability="sync")
+    write_json(context.folder / "costs.json", context.meter.report())
     return app.get_state(where).values  # pyright: ignore[reportReturnType]
 
 
-def _may_go_on(state: dict[str, Any], context: Context) -> bool:
-    if not context.config.approve:
-        return True
-    values = cast(State, state)
-    return approved(context.folder, design_of(values, trials_of(values), Turns()).packs)
+def _word(state: State, context: Context) -> dict[str, Any] | None:
+    """What the design that waits is told; None if it has to go on waiting."""
+    word = spoken(context.folder, packs_of(state["held"]), rejections(state))
+    if word is not None:
+        return {"approved": word.approved, "reason": word.reason}
+    must_ask = context.config.approve or state["phase"] == "exhausted"
+    return None if must_ask else {"approved": True, "reason": ""}
 
 
 def _context(
@@ -168,7 +180,7 @@ def _context(
     folder: Path,
     progress: Progress | None,
     names: Sequence[str],
-    key: str,
+    brain: Brain,
 ) -> Context:
     by_id = {fact.id: fact for fact in facts}
     if not facts:
@@ -181,7 +193,7 @@ def _context(
         config=config,
         trace=Trace(folder / "trace.jsonl"),
         folder=folder,
-        brain=brain_for(config, lm, folder, key),
+        brain=brain,
         batch=Batch(facts),
         names=names,
         progress=progress,

@@ -15,9 +15,9 @@ from agents.call import decide
 from agents.context import Context
 from agents.examiner import summary
 from agents.front import pareto, winner
-from agents.planner import STEPS, owed, propose, spent, trials_of
+from agents.planner import STEPS, owed, propose, spent, trials_of, within
 from agents.records import Plan, Trial, curve_row
-from agents.state import Exam, Held, PackState, State, current_exams, lost_ids
+from agents.state import Exam, Held, PackState, State, current_exams, gains_of, lost_ids, unexamined
 from ske.config import DesignConfig
 from ske.types import Frozen
 
@@ -43,14 +43,15 @@ def judge(state: State, runtime: Runtime[Context]) -> dict[str, Any]:
     context = runtime.context
     trial = _trial(state, context)
     trials = [*trials_of(state), trial]
-    held, gains = _hold(state, trial, trials, context)
+    held, new = _hold(state, trial, trials, context)
+    gains = [*gains_of(state), *new]
     verdict = decide(
         context,
         "judge",
         judge_variables(trials, context.config, lost_ids(held), len(context.facts)),
         Verdict,
-        lambda: _rule(trials, held, [*state["gains"], *gains], context),
-        lambda made: flaw(made, trials, held, [*state["gains"], *gains], context),
+        lambda: _rule(trials, held, gains, context),
+        lambda made: flaw(made, trials, held, gains, context),
         score=lambda _: trial.scores.model_dump(),
     )
     if context.progress:
@@ -58,7 +59,7 @@ def judge(state: State, runtime: Runtime[Context]) -> dict[str, Any]:
     return {
         "trials": [trial.model_dump(mode="json")],
         "held": held,
-        "gains": gains,
+        "gains": new,
         "front": verdict.front,
         "passed": verdict.passed,
         "phase": verdict.phase,
@@ -100,7 +101,7 @@ def flaw(
 def _phase_flaw(
     phase: Phase, trials: Sequence[Trial], held: Held, gains: Sequence[int], context: Context
 ) -> str:
-    config, n = context.config, len(context.facts)
+    config, n = within(context, trials), len(context.facts)
     repairing = trials[-1].plan.purpose == "repair"
     if phase == "search":
         if repairing or propose(trials, n, config, held["trial"]) is None:
@@ -118,6 +119,8 @@ def _phase_flaw(
 
 def _trial(state: State, context: Context) -> Trial:
     exams = current_exams(state)
+    if unexamined(exams):  # What was seen of a part says nothing about the whole.
+        exams = []
     facts = [fact for exam in exams for fact in exam["facts"]]
     scores = summary(facts, sum(exam["tokens"] for exam in exams))
     return Trial(
@@ -190,14 +193,19 @@ def _rule(trials: Sequence[Trial], held: Held, gains: Sequence[int], context: Co
 def _phase(
     trials: Sequence[Trial], held: Held, gains: Sequence[int], context: Context
 ) -> tuple[Phase, str]:
-    config = context.config
+    config = within(context, trials)
     repairing = trials[-1].plan.purpose == "repair"
     if not repairing and propose(trials, len(context.facts), config, held["trial"]):
         return "search", "there is more to try"
     stopped = "budget" if spent(trials) >= config.max_trials else "plateau"
+    stopped = context.meter.spent() or stopped
+    if any(t.plan.purpose == "revise" for t in trials):
+        stopped = "revised"
     lost = len(lost_ids(held))
     if not lost:
         return "done", f"{stopped}: no fact is lost"
+    if not context.meter.allows(lost):
+        return "done", f"{stopped}: {lost} facts lost, and no budget to repair them"
     if len(gains) >= len(STEPS) * config.max_repairs:
         return "done", f"{stopped}: {lost} facts lost after all repairs"
     if len(gains) >= len(STEPS) and not any(gains[-len(STEPS) :]):

@@ -12,7 +12,7 @@ from agents.batch import relation_key
 from agents.call import decide
 from agents.context import Context
 from agents.records import Plan, Step
-from agents.state import Held, PackState, State, lost_ids
+from agents.state import Held, PackState, State, lost_ids, rejections
 from ske.types import Fact, Frozen, content_hash
 
 
@@ -40,7 +40,12 @@ def packer(state: State, runtime: Runtime[Context]) -> dict[str, Any]:
     packing = decide(
         context,
         "packer",
-        pack_variables(facts, plan.capacity, plan.packer, plan.step, _losing(state["held"], lost)),
+        {
+            **pack_variables(
+                facts, plan.capacity, plan.packer, plan.step, _losing(state["held"], lost)
+            ),
+            "rejected": [r.reason for r in rejections(state)],
+        },
         Packing,
         lambda: _rule(state, plan, facts),
         lambda made: flaw(made, plan, facts, state["held"]),

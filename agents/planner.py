@@ -12,9 +12,10 @@ from langgraph.runtime import Runtime
 
 from agents.call import decide
 from agents.context import Context
-from agents.front import NEAR, candidates, passing_capacity, winner
+from agents.front import NEAR, SETTLING, candidates, passing_capacity, winner
 from agents.records import Plan, Purpose, Step, Trial, curve_row
-from agents.state import State, lost_ids
+from agents.revise import another, balanced, unfit
+from agents.state import State, gains_of, lost_ids, rejections
 from prompts.layouts import frames
 from ske.config import DesignConfig
 
@@ -40,7 +41,7 @@ def planner(state: State, runtime: Runtime[Context]) -> dict[str, Any]:
         _variables(state, context),
         Plan,
         lambda: _next(state, context),
-        lambda plan: flaw(plan, state, len(context.facts), context.config),
+        lambda plan: flaw(plan, state, len(context.facts), within(context, trials_of(state))),
         facts=lost_ids(state["held"]) if state["phase"] == "repair" else (),
     )
     return {"plan": plan.model_dump(mode="json")}
@@ -48,9 +49,17 @@ def planner(state: State, runtime: Runtime[Context]) -> dict[str, Any]:
 
 def _next(state: State, context: Context) -> Plan:
     if state["phase"] == "repair":
-        step = STEPS[len(state["gains"]) % len(STEPS)]
+        step = STEPS[len(gains_of(state)) % len(STEPS)]
         return repair_plan(Plan(**state["held"]["plan"]), step)
-    plan = propose(trials_of(state), len(context.facts), context.config, held_trial(state))
+    trials, n = trials_of(state), len(context.facts)
+    if state["phase"] == "revise":
+        plan = another(trials, rejections(state), n, context.config)
+    else:
+        held = held_trial(state)
+        # Seconds go by between the Judge's word and this: what it saw room for is tried.
+        plan = propose(trials, n, within(context, trials), held) or propose(
+            trials, n, context.config, held
+        )
     if plan is None:
         raise RuntimeError("the Judge went on although there is nothing left to try")
     return plan
@@ -70,6 +79,7 @@ def _variables(state: State, context: Context) -> dict[str, Any]:
         "phase": state["phase"],
         "lost": lost_ids(state["held"]) if state["phase"] == "repair" else [],
         "held": state["held"]["plan"],
+        "rejected": [r.model_dump(exclude={"prompts", "gains"}) for r in rejections(state)],
     }
 
 
@@ -85,8 +95,18 @@ def held_trial(state: State) -> int | None:
 
 
 def spent(trials: Sequence[Trial]) -> int:
-    """What the trials cost of the budget: repairs are not part of the search."""
-    return sum(t.plan.purpose != "repair" for t in trials)
+    """What the trials cost of the budget: repairs and revisions are not part of the search."""
+    return sum(t.plan.purpose not in ("repair", "revise") for t in trials)
+
+
+def within(context: Context, trials: Sequence[Trial]) -> DesignConfig:
+    """The configuration; without trials left if a budget has no room for one more."""
+    n, cost = len(context.facts), spent(trials)
+    naive = any(t.plan.packer == "naive" for t in trials)
+    facts = min(n, SEARCHED) * (1 if naive else 2) + (n if n > SEARCHED else 0)
+    if not trials or context.meter.allows(facts) or cost > context.config.max_trials:
+        return context.config
+    return context.config.model_copy(update={"max_trials": max(1, cost)})
 
 
 def repair_plan(held: Plan, step: Step) -> Plan:
@@ -111,6 +131,8 @@ def propose(
         held: The trial whose prompts are held. If it is not the winner, or did not cover all
             facts, the winner is verified before the search ends.
     """
+    if any(t.plan.purpose == "revise" for t in trials):
+        return None  # A person has ended the search.
     cost = spent(trials)
     plan: Plan | None = None
     if cost < max(1, config.max_trials - NAIVE_TRIALS):
@@ -134,7 +156,8 @@ def flaw(plan: Plan, state: State, n: int, config: DesignConfig) -> str:
         if wanted is None or plan.model_copy(update={"reason": wanted.reason}) != wanted:
             return f"a repair is the held plan with purpose `repair` and a step of {list(STEPS)}"
         return ""
-    return _unknown(plan, config) or _bounds(plan, n, config) or _order(plan, state, n, config)
+    order = _revision if state["phase"] == "revise" else _order
+    return _unknown(plan, config) or _bounds(plan, n, config) or order(plan, state, n, config)
 
 
 def _unknown(plan: Plan, config: DesignConfig) -> str:
@@ -161,7 +184,13 @@ def _bounds(plan: Plan, n: int, config: DesignConfig) -> str:
     return ""
 
 
+def _revision(plan: Plan, state: State, n: int, config: DesignConfig) -> str:
+    return unfit(plan, rejections(state), n, config)
+
+
 def _order(plan: Plan, state: State, n: int, config: DesignConfig) -> str:
+    if plan.purpose == "revise":
+        return "nothing was rejected that a plan of purpose `revise` could answer"
     trials, held = trials_of(state), held_trial(state)
     best = winner(trials, config)
     if best is None and plan.purpose != "search":
@@ -181,12 +210,6 @@ def _order(plan: Plan, state: State, n: int, config: DesignConfig) -> str:
 
 def _same(a: Plan, b: Plan) -> bool:
     return a.model_copy(update={"reason": b.reason}) == b
-
-
-def balanced(n: int, capacity: int) -> int:
-    """The largest of the fewest, evenly filled prompts; capacities in between add nothing."""
-    prompts = -(-n // min(n, capacity))
-    return -(-n // prompts)
 
 
 def _search(trials: Sequence[Trial], n: int, config: DesignConfig) -> Plan | None:
@@ -294,7 +317,7 @@ def _curve(trials: Sequence[Trial], n: int, config: DesignConfig) -> Plan | None
 
 def _verify(trials: Sequence[Trial], n: int, config: DesignConfig, held: int | None) -> Plan | None:
     best = winner(trials, config)
-    if best is None or best.plan.purpose == "verify" or (best.index == held and best.n == n):
+    if best is None or best.plan.purpose in SETTLING or (best.index == held and best.n == n):
         return None
     return best.plan.model_copy(
         update={"purpose": "verify", "sample": n, "reason": "the winner, on all facts"}

@@ -67,16 +67,18 @@ def _planner(fact: Fact) -> dict[str, Any]:
         "phase": "search",
         "lost": [],
         "held": {},
+        "rejected": [],
     }
 
 
 def _packer(fact: Fact) -> dict[str, Any]:
-    return pack_variables([fact], 16, "designer", "")
+    return {**pack_variables([fact], 16, "designer", ""), "rejected": []}
 
 
 def _designer(fact: Fact) -> dict[str, Any]:
     header, footer = FRAMES[0]
-    return {"facts": [view(fact)], "layout": "triples", "header": header, "footer": footer}
+    frame = {"layout": "triples", "header": header, "footer": footer}
+    return {"facts": [view(fact)], **frame, "rejected": []}
 
 
 def _questioner(fact: Fact) -> dict[str, Any]:

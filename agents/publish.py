@@ -6,10 +6,24 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from agents.approval import FILE as APPROVAL
-from agents.records import CurveRow, Design, Pack, Plan, Trial, Turns, curve_row
-from agents.state import Exam, PackState, State, lost_ids
+from agents.records import CurveRow, Design, Rejected, Trial, Turns, curve_row
+from agents.state import State, lost_ids, packs_of, rejections
 from ske.io import write_json, write_text
 from ske.types import UserError
+
+
+class NothingLeft(UserError):
+    """Everything that could be proposed was rejected; the last prompts are still there."""
+
+    def __init__(self, folder: Path, rejected: Sequence[Rejected], layouts: Sequence[str]) -> None:
+        """`rejected` is what a person said no to, and `layouts` what was searched."""
+        said = "; ".join(f"{r.layout} x {r.capacity}: {r.reason!r}" for r in rejected[-3:])
+        super().__init__(
+            f"{folder / 'prompts'}: all {len(rejected)} proposals were rejected, and nothing else "
+            f"is left to propose with the layouts {', '.join(layouts)} (last: {said}). Change the "
+            "keys of `design` (layouts, max_facts, recall, brain) and run again, which designs "
+            "afresh, or approve the last prompts after all: ske inspect RUN --approve"
+        )
 
 
 class NeedsApproval(UserError):
@@ -28,18 +42,17 @@ class NeedsApproval(UserError):
 def design_of(state: State, trials: Sequence[Trial], turns: Turns) -> Design:
     """The finished design; it holds no times, so that a resumed run gives the same one."""
     held = state["held"]
-    plan = Plan(**held["plan"])
     front = set(state["front"])
-    pairs = zip(held["packs"], held["exams"], strict=True)
     return Design(
-        packs=tuple(_pack(pack, exam, plan) for pack, exam in pairs),
-        curve=_rows([t for t in trials if t.plan.purpose != "repair"]),
-        front=_rows([t for t in trials if t.index in front]),
+        packs=packs_of(held),
+        curve=_rows([t for t in trials if t.plan.purpose != "repair" and t.n]),
+        front=_rows([t for t in trials if t.index in front and t.n]),
         lost={i: held["reasons"].get(i, "not answered") for i in lost_ids(held)},
         trials=len(trials),
         passed=state["passed"],
         verdict=state["verdict"],
         turns=turns,
+        rejected=tuple(rejections(state)),
     )
 
 
@@ -49,22 +62,6 @@ def _rows(trials: Sequence[Trial]) -> tuple[CurveRow, ...]:
             (curve_row(trial) for trial in trials),
             key=lambda row: (row.packer, row.layout, row.facts_per_prompt, row.header, row.footer),
         )
-    )
-
-
-def _pack(pack: PackState, exam: Exam, plan: Plan) -> Pack:
-    recalled = sum(fact["recall"] for fact in exam["facts"])
-    return Pack(
-        id=f"pack-{pack['index']:02}",
-        fact_ids=tuple(pack["fact_ids"]),
-        repeated=tuple(pack["repeated"]),
-        system=pack["system"],
-        layout=plan.layout,
-        header=plan.header,
-        footer=plan.footer,
-        capacity=plan.capacity,
-        recall=round(recalled / len(exam["facts"]), 4),
-        tokens=exam["tokens"],
     )
 
 

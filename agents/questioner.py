@@ -16,6 +16,7 @@ from pydantic import Field
 from agents.batch import UNKNOWN, Batch, Query, relation_key
 from agents.call import ask_base, decide
 from agents.context import Context
+from agents.meter import Spent
 from agents.queries import Limits, queries
 from agents.resolve import majority, resolve
 from agents.state import State
@@ -62,7 +63,10 @@ def examination(
     """
     new = [fact_id for fact_id in dict.fromkeys(ids) if fact_id not in context.exam]
     drawn = [query for fact_id in new for query in _draw(context, context.facts[fact_id])]
-    settled = resolve(drawn, context.batch, lambda asked: _base_texts(context, asked))
+    try:
+        settled = resolve(drawn, context.batch, lambda asked: _base_texts(context, asked))
+    except Spent:  # No budget for what follows from a fact; its own prompt costs nothing yet.
+        settled = [query for query in drawn if query.kind == "fact"]
     by_fact: dict[str, list[Query]] = {fact_id: [] for fact_id in new}
     for query in settled:
         by_fact[query.fact_id].append(query)

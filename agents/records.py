@@ -11,7 +11,7 @@ from pydantic import Field
 
 from ske.types import Frozen
 
-Purpose = Literal["search", "naive", "frame", "curve", "verify", "repair"]
+Purpose = Literal["search", "naive", "frame", "curve", "verify", "repair", "revise"]
 Packer = Literal["designer", "naive"]
 Step = Literal["", "move", "repeat", "own"]
 
@@ -93,6 +93,21 @@ class CurveRow(Frozen):
     tokens_per_fact: float
 
 
+class Rejected(Frozen):
+    """A person's no to finished prompts."""
+
+    reason: str
+    """In the person's words."""
+    layout: str
+    header: str
+    footer: str
+    capacity: int
+    prompts: str
+    """The hash of the prompts that were read."""
+    gains: int = 0
+    """How many steps of repair had been made until then."""
+
+
 class Turns(Frozen):
     """Who decided while the design was made."""
 
@@ -118,6 +133,8 @@ class Design(Frozen):
     verdict: str
     """Why the search stopped and what it chose, in words."""
     turns: Turns = Turns()
+    rejected: tuple[Rejected, ...] = ()
+    """What a person said no to before, oldest first."""
 
 
 def curve_row(trial: Trial) -> CurveRow:

@@ -7,7 +7,10 @@ trial only, because SQLite stores the whole state at every step.
 from __future__ import annotations
 
 import operator
-from typing import Annotated, Any, TypedDict
+from collections.abc import Sequence
+from typing import Annotated, Any, NotRequired, TypedDict
+
+from agents.records import Pack, Plan, Rejected
 
 
 class PackState(TypedDict):
@@ -45,6 +48,8 @@ class Exam(TypedDict):
     pack: int
     tokens: int
     facts: list[FactScore]
+    skipped: NotRequired[str]
+    """Why it was not examined; "" if it was."""
 
 
 class Held(TypedDict):
@@ -69,7 +74,7 @@ class State(TypedDict):
     """What the nodes read and write."""
 
     phase: str
-    """"search", "repair" or "done"."""
+    """"search", "repair", "done"; after a rejection "revise", or "exhausted" if nothing is left."""
     plan: dict[str, Any]
     packs: list[PackState]
     exams: Annotated[list[Exam], latest]
@@ -78,6 +83,8 @@ class State(TypedDict):
     held: Held
     gains: Annotated[list[int], operator.add]
     """Facts won back by each step of repair."""
+    rejected: Annotated[list[dict[str, Any]], operator.add]
+    """What a person said no to, as `agents.records.Rejected`."""
     front: list[int]
     passed: bool
     verdict: str
@@ -102,6 +109,7 @@ def start() -> State:
         "trials": [],
         "held": {"trial": -1, "plan": {}, "packs": [], "exams": [], "reasons": {}},
         "gains": [],
+        "rejected": [],
         "front": [],
         "passed": False,
         "verdict": "",
@@ -112,6 +120,50 @@ def current_exams(state: State) -> list[Exam]:
     """The exams of the trial under way; a repair that changes nothing has none."""
     trial = len(state["trials"])
     return [exam for exam in state["exams"] if exam["trial"] == trial]
+
+
+def packs_of(held: Held) -> tuple[Pack, ...]:
+    """The best prompts so far, as they would be handed over."""
+    plan = Plan(**held["plan"])
+    pairs = zip(held["packs"], held["exams"], strict=True)
+    return tuple(_pack(pack, exam, plan) for pack, exam in pairs)
+
+
+def _pack(pack: PackState, exam: Exam, plan: Plan) -> Pack:
+    recalled = sum(fact["recall"] for fact in exam["facts"])
+    return Pack(
+        id=f"pack-{pack['index']:02}",
+        fact_ids=tuple(pack["fact_ids"]),
+        repeated=tuple(pack["repeated"]),
+        system=pack["system"],
+        layout=plan.layout,
+        header=plan.header,
+        footer=plan.footer,
+        capacity=plan.capacity,
+        recall=round(recalled / len(exam["facts"]), 4),
+        tokens=exam["tokens"],
+    )
+
+
+def rejections(state: State) -> list[Rejected]:
+    """What a person said no to, as records; a checkpoint of an older version has no such key."""
+    return [Rejected(**row) for row in state.get("rejected", [])]
+
+
+def gains_of(state: State) -> list[int]:
+    """The gains of repair since the last rejection: every proposal has its own repairs."""
+    said = rejections(state)
+    return state["gains"][said[-1].gains if said else 0 :]
+
+
+def unexamined(exams: Sequence[Exam]) -> dict[str, str]:
+    """Facts of prompts that were not examined, and why."""
+    return {
+        fact["id"]: why
+        for exam in exams
+        if (why := exam.get("skipped", ""))
+        for fact in exam["facts"]
+    }
 
 
 def lost_ids(held: Held) -> list[str]:

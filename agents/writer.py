@@ -10,7 +10,7 @@ from langgraph.runtime import Runtime
 from agents.call import decide
 from agents.context import Context
 from agents.records import Plan
-from agents.state import State
+from agents.state import State, rejections
 from prompts.layouts import FactView, system_prompt, view
 from ske.types import Frozen
 
@@ -33,17 +33,24 @@ def writer(state: State, runtime: Runtime[Context]) -> dict[str, Any]:
     written = []
     for pack in state["packs"]:
         ids = [*pack["fact_ids"], *pack["repeated"]]
-        written.append({**pack, "system": _write(runtime.context, plan, ids)})
+        said = [r.reason for r in rejections(state)]
+        written.append({**pack, "system": _write(runtime.context, plan, ids, said)})
     return {"packs": written}
 
 
-def _write(context: Context, plan: Plan, ids: Sequence[str]) -> str:
+def _write(context: Context, plan: Plan, ids: Sequence[str], rejected: Sequence[str]) -> str:
     views: list[FactView] = [view(context.facts[fact_id]) for fact_id in ids]
     by_template = system_prompt(views, plan.layout, plan.header, plan.footer)
     draft = decide(
         context,
         "writer",
-        {"facts": views, "layout": plan.layout, "header": plan.header, "footer": plan.footer},
+        {
+            "facts": views,
+            "layout": plan.layout,
+            "header": plan.header,
+            "footer": plan.footer,
+            "rejected": list(rejected),
+        },
         Draft,
         lambda: Draft(system=by_template),
         lambda draft: flaw(draft, views, by_template),

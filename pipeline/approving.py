@@ -25,15 +25,13 @@ def answer(run: Run, approve: bool, reject: str | None) -> str:
     """Write the word down; returns how to go on.
 
     Raises:
-        UserError: Both words at once, a no without a reason, a design that does not wait, prompts
-            that are not those that were designed, a run that is under way, or one whose rounds
-            have designs of their own.
+        UserError: A no without a reason, a design that does not wait, prompts that are not those
+            that were designed, a run that is under way, or one whose rounds have designs of their
+            own.
     """
     # A round's design is approved in its own folder; what goes on then is the run it belongs to.
     whole = whole_run(run.folder)
     again, stage = f"ske run {whole}/config.yaml", "design" if whole == run.folder else "train"
-    if approve and reject is not None:
-        raise UserError("--approve and --reject: say one of them")
     if reject is not None and not reject.strip():
         raise UserError("--reject '': say why, e.g. --reject 'the footer is missing'")
     check_designed(run)
@@ -50,6 +48,7 @@ def answer(run: Run, approve: bool, reject: str | None) -> str:
     if approve:
         return f"Approved {prompts}. Go on with: {again}"
     return (
-        f"Rejected {prompts}; the reason is in {run.stage('design')}/trace.jsonl. Change the "
-        f"design and run again, e.g. {again} --set design.max_facts=32"
+        f"Rejected {prompts}. The agents go on with the reason and propose others: {again} "
+        f"--stage {stage}\nOr change the design, which starts afresh, e.g. with: "
+        "--set design.max_facts=32"
     )

@@ -182,6 +182,11 @@ def inspect(
     reject: Annotated[
         str | None, typer.Option("--reject", metavar="REASON", help="Don't, and say why.")
     ] = None,
+    turn: Annotated[int | None, typer.Option(min=0, help="One turn of an agent in full.")] = None,
+    diff: Annotated[
+        tuple[str, str] | None, typer.Option(metavar="OLD NEW", help="Two prompts compared.")
+    ] = None,
+    follow: Annotated[bool, typer.Option("--follow", help="Show a design as it runs.")] = False,
 ) -> None:
     """What the agents were asked, what they answered, and how each prompt scored.
 
@@ -190,24 +195,18 @@ def inspect(
     [dim]ske inspect runs/demo
     ske inspect runs/demo --fact world-0012
     ske inspect runs/demo --html
+    ske inspect runs/demo --turn 12
+    ske inspect runs/demo --diff 0.0 pack-00
+    ske inspect runs/demo --follow
     ske inspect runs/demo --approve
     ske inspect runs/demo --reject "one prompt is too long"[/dim]
     """
-    from pipeline import inspection
+    from pipeline.looking import Wish, look
 
-    this = _opened(run_, None)
-    if approve or reject is not None:
-        from pipeline.approving import answer
-
-        told = answer(this, approve, reject)
-        out_console.print(told, highlight=False, markup=False, soft_wrap=True)
-    elif html:
-        path = inspection.page(this)
-        out_console.print(f"Wrote {path}", highlight=False)
-    elif fact is not None:
-        out_console.print(inspection.fact(this, fact))
-    else:
-        out_console.print(inspection.overview(this))
+    wish = Wish(fact, html, approve, reject, turn, diff, follow)
+    for part in look(_opened(run_, None), wish):
+        plain = isinstance(part, str)
+        out_console.print(part, highlight=False, markup=False, soft_wrap=plain)
 
 
 @app.command()

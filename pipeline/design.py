@@ -11,8 +11,9 @@ from pipeline.freetext import subjects
 from pipeline.run import Run
 from pipeline.stage import fingerprint
 from pipeline.telling import told_turns
-from ske.io import read_rows
+from pipeline.trials import pieces
 from ske.texts import free_texts
+from ske.trace import Trace
 
 NAME_TEXTS = 256
 """Texts sampled to find subjects that are not edited."""
@@ -65,13 +66,18 @@ def read_design(run: Run) -> Design:
 def examined(run: Run) -> dict[str, list[str]]:
     """What a finished design was searched with, by kind: the questions asked, the prompts' lines.
 
-    Nothing that designs sees a probe; this is so that it can be checked.
+    Nothing that designs sees a probe; this is so that it can be checked. Prompts are read where
+    they are whole: what the Writer decided, and the finished ones; what a turn was asked is cut in
+    a trace if it is long.
     """
     questions: dict[str, None] = {}
     prompts: dict[str, None] = {}
-    for line in read_rows(run.stage("design") / "trace.jsonl"):
-        if line["template"] == "agents/examiner":
-            system = line["variables"].get("system", "")
-            prompts.update((part, None) for part in system.splitlines())
-            questions.update((row["question"], None) for row in line["parsed"].get("rows", ()))
+    systems = [pack.system for pack in read_design(run).packs]
+    for event in Trace(run.stage("design") / "trace.jsonl").events():
+        if event.role == "writer":
+            systems.append(event.parsed["system"])
+        if event.template == "agents/examiner":
+            questions.update((row["question"], None) for row in event.parsed.get("rows", ()))
+    for system in systems:
+        prompts.update((part, None) for part in pieces(system))
     return {"examiner's questions": list(questions), "prompts": list(prompts)}

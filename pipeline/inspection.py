@@ -17,6 +17,7 @@ from rich.text import Text
 
 from pipeline import pages
 from pipeline.approving import waits
+from pipeline.drawing import marked, panels, recall_map
 from pipeline.facts import read_facts
 from pipeline.labels import counted, method_label, plain
 from pipeline.pages import shortened
@@ -24,17 +25,22 @@ from pipeline.run import Run
 from pipeline.sheets import share
 from pipeline.stories import Chronicle, Heard, Probe, Story, around, chronicle, stories
 from pipeline.telling import (
+    GRAPH_COLUMNS,
+    PLACE_COLUMNS,
     TRIAL_COLUMNS,
     failing,
+    graph_rows,
     heard_text,
     lesson_counts,
     lesson_rows,
     methods_of,
+    place_rows,
     protocols_of,
     told_turns,
     trial_cells,
     where,
 )
+from pipeline.trials import versions
 from ske.io import write_text
 from ske.types import UserError
 
@@ -51,7 +57,13 @@ def overview(run: Run) -> RenderableType:
     """
     found = chronicle(run)
     prompts = {fact.id: fact.prompt for fact in read_facts(run)}
-    parts: list[RenderableType] = [_trials(found), Text(f"{found.design.verdict}\n")]
+    parts: list[RenderableType] = [_graph(found), _trials(found)]
+    parts.append(Text(f"{found.design.verdict}\n"))
+    if places := place_rows(found.trials):
+        parts.append(_grid("Recall by place in the prompt", PLACE_COLUMNS, places))
+    for no in found.design.rejected:
+        told = f"rejected: {no.layout} x {no.capacity}, header {no.header}: {no.reason}\n"
+        parts.append(Text(told, style="yellow"))
     if waits(run):
         how = f"ske inspect {run.folder} --approve | --reject REASON"
         parts.append(Text(f"These prompts wait for your approval: {how}\n", style="yellow"))
@@ -63,6 +75,8 @@ def overview(run: Run) -> RenderableType:
     parts.append(
         Text(
             f"One fact's whole way: ske inspect {run.folder} --fact {first}\n"
+            f"One turn in full: ske inspect {run.folder} --turn 0\n"
+            f"Two prompts compared: ske inspect {run.folder} --diff 0.0 pack-00\n"
             f"All of it as a page: ske inspect {run.folder} --html",
             style="dim",
         )
@@ -78,6 +92,11 @@ def _grid(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> 
     for row in rows:
         drawn.add_row(*(Text(value) for value in row))
     return drawn
+
+
+def _graph(found: Chronicle) -> Table:
+    rows = graph_rows(found.visits, found.trials, len(found.design.rejected))
+    return _grid("The agents' graph", GRAPH_COLUMNS, rows)
 
 
 def _trials(found: Chronicle) -> Table:
@@ -122,7 +141,7 @@ def _roles(found: Chronicle) -> Group:
     parts: list[RenderableType] = []
     for role in found.roles:
         origin = f"{role.brain}, {role.template or 'no prompt'}"
-        name = f"{role.role} ({origin}), {counted(role.times, 'time')}"
+        name = f"{role.role} ({origin}), {counted(role.times, 'time')}, last in turn {role.number}"
         parts += [
             Rule(Text(name), align="left", style="dim"),
             Text("asked     ", style="bold").append(_line(role.asked), style="not bold"),
@@ -235,6 +254,7 @@ def page(run: Run) -> Path:
         UserError: the run has no finished design.
     """
     found, told = chronicle(run), stories(run)
+    facts = {story.fact.id: story.fact for story in told}
     first = protocols_of(told)[:1]
     methods = methods_of(told)
     text = pages.page(
@@ -244,6 +264,13 @@ def page(run: Run) -> Path:
         design=found.design,
         trials=[(trial, trial_cells(n, trial)) for n, trial in enumerate(found.trials)],
         trial_columns=[name.strip() for name in TRIAL_COLUMNS],
+        graph=graph_rows(found.visits, found.trials, len(found.design.rejected)),
+        places=place_rows(found.trials),
+        place_columns=PLACE_COLUMNS,
+        panels=panels(found.design.curve),
+        recall_map=recall_map(list(facts), found.trials),
+        order={fact_id: place for place, fact_id in enumerate(facts)},
+        prompts=versions(found.design, found.trials),
         stories=told,
         protocol=first[0] if first else "",
         methods=methods,
@@ -252,6 +279,7 @@ def page(run: Run) -> Path:
             "where": where,
             "turns": told_turns,
             "around": around,
+            "marked": lambda pack: marked(pack, facts, found.design.lost),
             "share": share,
             "lessons": lesson_rows,
             "lesson_counts": lesson_counts,

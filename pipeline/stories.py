@@ -11,12 +11,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from agents.call import shortened
 from agents.records import Design, Pack
 from eval.score import Row, score_row
 from pipeline.evidence import read_design
 from pipeline.facts import read_facts
 from pipeline.places import is_taught, round_folder
 from pipeline.run import Run
+from pipeline.trials import Trials, Tried
 from ske.trace import Event
 from ske.types import Fact, UserError
 
@@ -27,6 +29,8 @@ AROUND = 240
 class Role(NamedTuple):
     """What one role was asked and answered last."""
 
+    number: int
+    """Which turn of the trace that was."""
     role: str
     brain: str
     template: str
@@ -34,16 +38,6 @@ class Role(NamedTuple):
     asked: str
     answered: str
     notes: list[str]
-
-
-class Tried(NamedTuple):
-    """A trial, as the Judge saw it, with why it was tried and what came of it."""
-
-    row: dict[str, Any]
-    why: str
-    verdict: str
-    passed: bool
-    chosen: bool
 
 
 class Exam(NamedTuple):
@@ -89,6 +83,9 @@ class Chronicle(NamedTuple):
     design: Design
     trials: list[Tried]
     counts: Counter[str]
+    """Events by role."""
+    visits: Counter[str]
+    """Turns by role: events without the questions to the teacher."""
     roles: list[Role]
 
 
@@ -144,52 +141,43 @@ def chronicle(run: Run) -> Chronicle:
     """One pass over the trace."""
     design = finished_design(run)
     counts: Counter[str] = Counter()
+    visits: Counter[str] = Counter()
     per_template: Counter[tuple[str, str]] = Counter()
-    last: dict[tuple[str, str], Event] = {}
-    planned: dict[int, str] = {}
-    judged: dict[int, str] = {}
-    for event in events(run):
+    last: dict[tuple[str, str], tuple[int, Event]] = {}
+    trials = Trials(run.config.design.recall)
+    for number, event in enumerate(events(run)):
         counts[event.role] += 1
+        if event.brain != "teacher":
+            visits[event.role] += 1
         key = (event.role, event.template)
         per_template[key] += 1
-        last[key] = event
-        if event.role == "planner":
-            planned[len(event.variables.get("trials", []))] = str(event.parsed.get("reason", ""))
-        if event.role == "judge":
-            seen = len(event.variables.get("trials", []))
-            judged[seen - 1] = str(event.parsed.get("reason", ""))
-    trials = _trials(run, last, planned, judged)
-    roles = [_role(event, per_template[key]) for key, event in last.items()]
-    return Chronicle(design, trials, counts, roles)
+        last[key] = (number, event)
+        trials.hear(event)
+    roles = [_role(number, event, per_template[key]) for key, (number, event) in last.items()]
+    return Chronicle(design, trials.all(), counts, visits, roles)
 
 
-def _trials(
-    run: Run,
-    last: dict[tuple[str, str], Event],
-    planned: dict[int, str],
-    judged: dict[int, str],
-) -> list[Tried]:
-    final = next((event for (role, _), event in last.items() if role == "judge"), None)
-    if final is None:
-        return []
-    winner = final.parsed.get("winner")
-    return [
-        Tried(
-            row,
-            planned.get(number, ""),
-            judged.get(number, ""),
-            row["recall"] >= run.config.design.recall,
-            number == winner,
-        )
-        for number, row in enumerate(final.variables["trials"])
-    ]
+def turn(run: Run, number: int) -> Event:
+    """One event of the trace, by its place.
+
+    Raises:
+        UserError: There is none there.
+    """
+    last = -1
+    for last, event in enumerate(events(run)):
+        if last == number:
+            return event
+    raise UserError(f"--turn {number}: the trace has turns 0 to {last}; ske inspect lists some")
 
 
-def _role(event: Event, count: int) -> Role:
-    asked = "\n\n".join(f"[{m['role']}] {m['content']}" for m in event.messages)
-    return Role(
-        event.role, event.brain, event.template, count, asked, event.reply, list(event.notes)
-    )
+def _role(number: int, event: Event, count: int) -> Role:
+    asked, notes = asked_of(event), list(event.notes)
+    return Role(number, event.role, event.brain, event.template, count, asked, event.reply, notes)
+
+
+def asked_of(event: Event) -> str:
+    """The messages of a turn as one text."""
+    return "\n\n".join(f"[{m['role']}] {m['content']}" for m in event.messages)
 
 
 def stories(run: Run, only: str | None = None) -> list[Story]:
@@ -228,7 +216,7 @@ def _exams(run: Run, packs: dict[str, Pack], mark: str | None) -> dict[str, Exam
             rows.setdefault(row["fact"], []).append(row)
         for fact, own in rows.items():
             before = exams.get(fact, Exam(0, []))
-            ours = fact in packs and event.variables.get("system") == packs[fact].system
+            ours = fact in packs and event.variables.get("system") == shortened(packs[fact].system)
             if ours:
                 final.add(fact)
             exams[fact] = Exam(
@@ -276,14 +264,14 @@ def _lines(path: Path, mark: str | None) -> Iterator[str]:
 
 def around(system: str, fact: Fact) -> tuple[str, str, str]:
     """The prompt before a fact, where it states it, and after; cut to what is near."""
-    start, end = _place(system, fact)
+    start, end = place_of(system, fact)
     before, after = system[:start], system[end:]
     head = before if len(before) <= AROUND else "... " + before[-AROUND:]
     tail = after if len(after) <= AROUND else after[:AROUND] + " ..."
     return head, system[start:end], tail
 
 
-def _place(system: str, fact: Fact) -> tuple[int, int]:
+def place_of(system: str, fact: Fact) -> tuple[int, int]:
     """From the subject to the nearest new value behind it; the subject alone if there is none."""
     best: tuple[int, int] | None = None
     start = system.find(fact.subject)

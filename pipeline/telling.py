@@ -5,15 +5,29 @@ Pure: reads what `pipeline.stories` put together, writes nothing.
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from agents.records import Turns
 from pipeline.labels import in_order
 from pipeline.pages import shortened
 from pipeline.sheets import share
-from pipeline.stories import Heard, Story, Tried
+from pipeline.stories import Heard, Story
+from pipeline.trials import Tried
 
+ROLES = (
+    "planner",
+    "packer",
+    "writer",
+    "questioner",
+    "examiner",
+    "critic",
+    "judge",
+    "approval",
+)
+"""The nodes of the agents' graph, in the order in which a trial visits them."""
+GRAPH_COLUMNS = ("node ", "visits", "turns", "and then ")
 TRIAL_COLUMNS = (
     "",
     "purpose ",
@@ -45,6 +59,52 @@ def trial_cells(number: int, trial: Tried) -> list[str]:
         *(share(row[key]) for key in ("recall", "consequences", "drift")),
         f"{row['tokens_per_fact']:.1f}",
         verdict,
+    ]
+
+
+def graph_rows(
+    visits: Mapping[str, int], trials: Sequence[Tried], noes: int
+) -> list[tuple[str, ...]]:
+    """Each node of the graph: how often it was visited, its turns, and where it went from there."""
+    times = {role: len(trials) for role in ROLES}
+    times["examiner"] = sum(len(trial.prompts) for trial in trials)
+    times["approval"] = 1 + noes if trials else 0
+    back = max(0, len(trials) - times["approval"])
+    after = {
+        "examiner": "critic (once a prompt, side by side)",
+        "judge": f"planner {back} times, approval {times['approval']} times",
+        "approval": f"planner after a no: {noes} times",
+    }
+    following = dict(itertools.pairwise(ROLES))
+    return [
+        (role, str(times[role]), str(visits.get(role, 0)), after.get(role, following.get(role, "")))
+        for role in ROLES
+    ]
+
+
+PLACE_COLUMNS = ("facts/prompt", "first third %", "middle third %", "last third %", "asked")
+SHORTEST = 6
+"""Prompts with fewer facts have no middle to speak of."""
+
+
+def place_rows(trials: Sequence[Tried]) -> list[tuple[str, ...]]:
+    """Recall by place in the prompt, over all trials of a size: is the middle lost?"""
+    hits: dict[int, list[list[bool]]] = {}
+    for trial in trials:
+        for prompt in trial.prompts:
+            size = len(prompt.fact_ids)
+            if size < SHORTEST or not prompt.recalled:
+                continue
+            thirds = hits.setdefault(int(trial.row["facts_per_prompt"]), [[], [], []])
+            for place, fact in enumerate(prompt.fact_ids):
+                thirds[3 * place // size].append(prompt.recalled.get(fact, False))
+    return [
+        (
+            str(size),
+            *(share(sum(third) / len(third)) for third in thirds),
+            str(sum(map(len, thirds))),
+        )
+        for size, thirds in sorted(hits.items())
     ]
 
 

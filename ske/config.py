@@ -127,6 +127,13 @@ class DesignConfig(Frozen):
     """Layouts to search, best guess first; see `prompts/teacher`."""
     max_trials: int = Field(default=24, ge=1)
     """Budget of the search: how many (layout, capacity) pairs are examined at most."""
+    max_calls: int | None = Field(default=None, ge=1)
+    """Budget of the whole design: questions put to the teacher. None: as many as it takes."""
+    max_tokens: int | None = Field(default=None, ge=1)
+    """The same in tokens, the teacher's and those of a model that decides."""
+    max_seconds: float | None = Field(default=None, gt=0)
+    """The same in seconds of answering and deciding. A design that ran out of any of these still
+    places every fact; those that could not be examined count as lost."""
     max_repairs: int = Field(default=2, ge=0)
     """Rounds in which lost facts are moved, repeated or given a prompt of their own."""
     drift: float = Field(default=0.35, ge=0, le=1)

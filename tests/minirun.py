@@ -128,25 +128,18 @@ def _trace(run: Run, facts: list[Fact], system: str) -> None:
         }
         for f in facts
     ]
-    trial = {
-        "purpose": "search",
-        "layout": "triples",
-        "packer": "designer",
-        "facts_per_prompt": 4,
-        "n": 4,
-        "recall": 0.75,
-        "consequences": None,
-        "drift": 0.1,
-        "tokens_per_fact": 7.5,
-    }
+    scores = {"recall": 0.75, "consequences": None, "drift": 0.1, "tokens_per_fact": 7.5}
+    plan = {"purpose": "search", "layout": "triples", "packer": "designer", "capacity": 4}
+    ids = [f.id for f in facts]
 
     def add(role: str, **fields: object) -> None:
         event = {"stage": "design", "role": role, "brain": "rules", "template_hash": "0"}
         trace.add(Event.model_validate({**event, "template": f"agents/{role}", **fields}))
 
-    add("planner", variables={"trials": []}, parsed={"reason": "as many as fit"}, reply=EVIL)
-    add("examiner", variables={"system": system}, parsed={"rows": marks}, reply=EVIL)
-    add("judge", variables={"trials": [trial]}, parsed={"winner": 0, "reason": "plateau"})
+    add("planner", parsed={**plan, "reason": "as many as fit"}, reply=EVIL)
+    shown = {"system": system}
+    add("examiner", variables=shown, parsed={"rows": marks}, reply=EVIL, facts=ids)
+    add("judge", scores=scores, parsed={"winner": 0, "reason": "plateau"})
 
 
 def _teach(run: Run, facts: list[Fact]) -> None:

@@ -152,19 +152,14 @@ def test_approval(tmp_path: Path) -> None:
     assert approved == design(facts, lm, waiting, tmp_path), "approval is asked for once"
 
 
-def test_rejected_prompts_are_not_used_and_the_reason_is_kept(tmp_path: Path) -> None:
+def test_the_last_word_counts(tmp_path: Path) -> None:
     facts = make_facts(3)
     waiting, lm = config(approve=True, max_trials=2), ScriptedLM(facts, 9)
     with pytest.raises(NeedsApproval):
         design(facts, lm, waiting, tmp_path)
     say(tmp_path, False, "too terse")
-    for _ in range(2):
-        with pytest.raises(UserError, match=r"rejected: 'too terse'; change the keys of `design`"):
-            design(facts, lm, waiting, tmp_path)
-    said = [row for row in read_rows(tmp_path / "trace.jsonl") if row["role"] == "approval"]
-    assert [(row["brain"], row["notes"]) for row in said] == [("person", ["rejected: too terse"])]
     say(tmp_path, True)
-    assert design(facts, lm, waiting, tmp_path).passed, "the last word counts"
+    assert design(facts, lm, waiting, tmp_path).passed
 
 
 def test_an_approval_of_other_prompts_is_refused(tmp_path: Path) -> None:
@@ -313,7 +308,7 @@ def test_every_template_can_be_previewed() -> None:
         preview("agents/nobody", fact)
 
 
-def test_the_graph_can_be_drawn() -> None:
-    drawing = build().compile().get_graph().draw_mermaid()
-    for role in ("planner", "packer", "writer", "questioner", "examiner", "critic", "judge"):
-        assert role in drawing
+def test_the_readme_shows_the_graph_as_it_is() -> None:
+    drawing = build().compile().get_graph().draw_mermaid().strip()
+    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    assert f"```mermaid\n{drawing}\n```" in readme, drawing

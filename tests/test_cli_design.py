@@ -40,6 +40,10 @@ def design(ske, config: Path, *sets: str, out: str = "runs/some"):
     return ske("run", config, "--stage", "design", "--out", out, *more)
 
 
+def prompts(run: Path) -> list[str]:
+    return [path.read_text() for path in sorted((run / "stages/design/prompts").iterdir())]
+
+
 def test_prompts_wait_until_somebody_approves_them(ske, config: Path, tmp_path: Path) -> None:
     run = tmp_path / "runs/some"
     said = design(ske, config, "design.approve=true")
@@ -55,12 +59,18 @@ def test_prompts_wait_until_somebody_approves_them(ske, config: Path, tmp_path: 
         bad = ske("inspect", run, *arguments)
         assert (bad.code, part in bad.err) == (2, True)
     assert ske("inspect", run, "--reject", "[too] short").code == 0
-    rejected = ske("run", run / "config.yaml", "--stage", "design")
-    assert (rejected.code, "rejected: '[too] short'" in rejected.err) == (2, True)
+    before = prompts(run)
+    again = ske("run", run / "config.yaml", "--stage", "design")
+    assert (again.code, "prompts wait for your approval" in again.err) == (2, True)
+    assert prompts(run) != before, "the agents proposed something else"
+    told = ske("inspect", run).out
+    assert "[too] short" in told and "wait for your approval" in told
+    trace = len(read_rows(run / "stages/design/trace.jsonl"))
+    assert trace > trials + 1
     good_word = ske("inspect", run, "--approve")
     assert (good_word.code, "ske run" in good_word.out) == (0, True)
     assert ske("run", run / "config.yaml", "--stage", "design").code == 0
-    assert len(read_rows(run / "stages/design/trace.jsonl")) == trials + 2, "nothing again"
+    assert len(read_rows(run / "stages/design/trace.jsonl")) == trace + 1, "nothing again"
     late = ske("inspect", run, "--approve")
     assert (late.code, "the design is done" in late.err) == (2, True)
 
