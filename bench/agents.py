@@ -148,8 +148,9 @@ def filled(text: str, figures: str) -> str:
 def _tasks(n: int, design: DesignConfig) -> Callable[[int, Path], Task]:
     """Facts of the embedded world's test people, drawn by the seed, and its base model."""
     from pipeline.facts import choose, load_cases, without_conflicts
-    from pipeline.freetext import free_texts, subjects
+    from pipeline.freetext import subjects
     from ske.backends.local import load
+    from ske.texts import free_texts
 
     lm: LM = load(Config().model)
     names = set(subjects(free_texts(lm, NAMES, 32, 0)))
