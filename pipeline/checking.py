@@ -8,11 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from eval.capability import SkillRow
+from eval.capability import SkillRow, values
 from eval.retention import FILE as RETENTION
 from eval.retention import RetentionRow
 from eval.saved import read_saved
-from eval.score import Row
+from eval.score import CaseKey, Row
+from eval.sentiment import FILE as OPINIONS
+from eval.sentiment import OpinionRow
+from eval.sentiment import values as turned
 from pipeline.facts import read_facts, summary_of
 from pipeline.run import Run
 from ske.types import UserError
@@ -25,6 +28,13 @@ class Asked(NamedTuple):
     capability: list[SkillRow]
     retention: list[RetentionRow]
     """Of a sequential run: the answers after each round."""
+    opinions: list[OpinionRow]
+    """Of ConvSent: what people say of the topics."""
+
+    @property
+    def beside(self) -> dict[CaseKey, float]:
+        """Values of what is no probe of a case."""
+        return values(self.capability) | turned(self.opinions)
 
 
 def asked(run: Run) -> Asked:
@@ -47,15 +57,18 @@ def asked(run: Run) -> Asked:
     in_rounds = run.config.edits.mode == "sequential"
     retention = read_saved(folder / RETENTION, RetentionRow, again) if in_rounds else []
     kept = [item.row for item in retention]
+    path = folder / OPINIONS
+    opinions = read_saved(path, OpinionRow, again) if path.exists() else []
     _same_data(run, "capability.jsonl", capability)
+    _same_data(run, OPINIONS, opinions)
     for name, probes in (("rows.jsonl", rows), *([(RETENTION, kept)] if in_rounds else [])):
         _same_data(run, name, probes)
         _same_edits(run, name, probes)
         _all_methods(run, name, probes, again)
-    return Asked(rows, capability, retention)
+    return Asked(rows, capability, retention, opinions)
 
 
-def _same_data(run: Run, name: str, found: Sequence[Row] | Sequence[SkillRow]) -> None:
+def _same_data(run: Run, name: str, found: Sequence[Row | SkillRow | OpinionRow]) -> None:
     dataset = summary_of(run)["dataset"]
     for row in found:
         if row.dataset != dataset:

@@ -176,6 +176,8 @@ class EvalConfig(Frozen):
     """At most so many probes of a category per case (None: all), the first ones of the file."""
     capability: int = Field(default=100, ge=0)
     """Questions of each kind that an edit should leave alone, and texts for perplexity."""
+    fluency_tokens: int = Field(default=48, ge=0)
+    """Length of the text that a model writes behind each edit's prompt (fluency); 0: none."""
     tasks: tuple[str, ...] = ()
     """Tasks of lm-evaluation-harness, by name or as a task's YAML file (extra `eval`)."""
     task_limit: int | None = Field(default=100, ge=1)
