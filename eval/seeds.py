@@ -1,7 +1,7 @@
 """Several runs that differ only in their seeds, as one: their saved rows, with seeds as a level.
 
 Reads of each run folder `config.yaml` and, of `stages/ask`, `rows.jsonl`, `capability.jsonl` and,
-where there are any, `opinions.jsonl` and `retention.jsonl`; writes nothing. `tables.results` and
+where there are any, `opinions.jsonl`, `judged.jsonl` and `retention.jsonl`; writes nothing. `tables.results` and
 `tables.comparisons` then give each seed's own lines and those over all seeds.
 
 Runs that also differ in how many edits they make are put together by that number.
@@ -14,6 +14,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from eval.capability import SkillRow, values
+from eval.judge import FILE as JUDGED
+from eval.judge import JudgedRow
+from eval.judge import values as judged_values
 from eval.retention import FILE as RETENTION
 from eval.retention import RetentionRow
 from eval.saved import read_saved
@@ -45,11 +48,13 @@ class Runs(NamedTuple):
     """Of sequential runs: the answers after each round."""
     opinions: list[OpinionRow]
     """Of ConvSent: what people say of the topics."""
+    judged: list[JudgedRow]
+    """Where there is a judge: its verdicts."""
 
     @property
     def beside(self) -> dict[CaseKey, float]:
         """Values of what is no probe of a case."""
-        return values(self.capability) | turned(self.opinions)
+        return values(self.capability) | turned(self.opinions) | judged_values(self.judged)
 
 
 class _One(NamedTuple):
@@ -59,6 +64,7 @@ class _One(NamedTuple):
     capability: list[SkillRow]
     retention: list[RetentionRow]
     opinions: list[OpinionRow]
+    judged: list[JudgedRow]
 
 
 def gather(folders: Sequence[Path]) -> Runs:
@@ -112,16 +118,18 @@ def _joined(runs: Sequence[_One]) -> Runs:
     capability: list[SkillRow] = []
     retention: list[RetentionRow] = []
     opinions: list[OpinionRow] = []
+    judged: list[JudgedRow] = []
     for label, run in zip(labels, runs, strict=True):
         names = _prompts(run) if redrawn else {}
         rows += [_own(row, label, names) for row in run.rows]
         retention += [
             item.model_copy(update={"row": _own(item.row, label, names)}) for item in run.retention
         ]
-        for kept, found in ((capability, run.capability), (opinions, run.opinions)):
-            kept += [_own(row, label, names) for row in found]
+        capability += [_own(row, label, names) for row in run.capability]
+        opinions += [_own(row, label, names) for row in run.opinions]
+        judged += [_own(row, label, names) for row in run.judged]
     places = {label: run.folder for label, run in zip(labels, runs, strict=True)}
-    return Runs(runs[0].config, rows, capability, places, retention, opinions)
+    return Runs(runs[0].config, rows, capability, places, retention, opinions, judged)
 
 
 def _read(folder: Path) -> _One:
@@ -136,9 +144,10 @@ def _read(folder: Path) -> _One:
     capability = read_saved(asked / "capability.jsonl", SkillRow, again)
     in_rounds = told.edits.mode == "sequential"
     retention = read_saved(asked / RETENTION, RetentionRow, again) if in_rounds else []
-    path = asked / OPINIONS
-    opinions = read_saved(path, OpinionRow, again) if path.exists() else []
-    one = _One(folder, told, rows, capability, retention, opinions)
+    talk, marks = asked / OPINIONS, asked / JUDGED
+    opinions = read_saved(talk, OpinionRow, again) if talk.exists() else []
+    judged = read_saved(marks, JudgedRow, again) if marks.exists() else []
+    one = _One(folder, told, rows, capability, retention, opinions, judged)
     if missing := [name for name in one.config.methods if name not in _names(one, "method")]:
         raise UserError(
             f"{folder}: no answers of {', '.join(missing)}, which its config.yaml names; "
@@ -147,7 +156,7 @@ def _read(folder: Path) -> _One:
     return one
 
 
-_RowT = TypeVar("_RowT", Row, SkillRow, OpinionRow)
+_RowT = TypeVar("_RowT", Row, SkillRow, OpinionRow, JudgedRow)
 
 
 def _own(row: _RowT, label: int, names: Mapping[str, str]) -> _RowT:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from eval.fluency import ENTROPY, FLUENCY
 from eval.further import FURTHER, LEAST, further
 from eval.levels import Bounds
+from eval.judge import JUDGED
 from eval.score import ALL, BASE, METRICS, PROTOCOLS, CaseKey, ErrorKey, Row, per_case
 from eval.sentiment import DRAWDOWN, SENTIMENT
 from eval.stats import PERCENT, Interval, bootstrap_seeds, holm, paired
@@ -47,9 +48,9 @@ COMPARISON_COLUMNS = (
 )
 HEADLINE = (*METRICS, SENTIMENT, "capability", FLUENCY)
 """What the Markdown table shows, in this order: percentages that speak for themselves."""
-_BESIDE = (*FURTHER, DRAWDOWN, "perplexity", ENTROPY)
+_BESIDE = (*JUDGED, *FURTHER, DRAWDOWN, "perplexity", ENTROPY)
 _METRIC_ORDER = (*HEADLINE, *_BESIDE)
-COMPARED = (*HEADLINE, DRAWDOWN, "perplexity", *FURTHER[:-1])
+COMPARED = (*HEADLINE, *JUDGED, DRAWDOWN, "perplexity", ENTROPY, *FURTHER[:-1])
 """What methods are compared on; edits by strength of belief have no category of their own."""
 
 TableRow = dict[str, Any]

@@ -3,7 +3,7 @@
 Writes `rows.jsonl` (one line a probe, method and protocol: all that scores are made of),
 `capability.jsonl` (the suite of `pipeline.suite`, and texts written behind the edits' prompts), of
 sequential runs `retention.jsonl` (each round's facts after every later round) and of ConvSent
-`opinions.jsonl`. Replies are kept under `items/` by content, so that a new method in the list costs
+`opinions.jsonl`, and `judged.jsonl` if a judge is named. Replies are kept under `items/` by content, so that a new method in the list costs
 only its own answers.
 """
 
@@ -17,11 +17,13 @@ from typing import Any, NamedTuple
 
 from eval.ask import Answer, Item, answer, items, opinion_rows, opinions, rows, written
 from eval.capability import SkillRow
+from eval.judge import FILE as JUDGED
 from eval.records import Case
 from eval.retention import FILE as RETENTION
 from eval.score import BASE, Row
 from eval.sentiment import FILE as OPINIONS
 from pipeline.edits import edited, hash_of
+from pipeline.judging import check, judge
 from pipeline.facts import read_cases, summary_of
 from pipeline.places import edit_folders
 from pipeline.rounds import Rounds, read_rounds
@@ -46,6 +48,8 @@ class Heard(NamedTuple):
 
 def run(run: Run, folder: Path) -> None:
     """Ask all methods; the base first, since the others are read at its answers."""
+    if run.config.eval.judge is not None:
+        check(run.config.eval.judge)  # Before the model is loaded.
     cases, rounds = read_cases(run), read_rounds(run)
     asked, talk, texts = _of_cases(run, cases)
     probes, own = slice(len(asked)), [*asked, *talk, *texts]
@@ -63,14 +67,15 @@ def run(run: Run, folder: Path) -> None:
     ) -> Iterable[Row]:
         return rows(method, dataset, run.config.seed, run.config.eval.protocols, some, own, base)
 
-    write_rows(
-        folder / "rows.jsonl",
-        (
-            row.model_dump(mode="json")
-            for method in run.config.methods
-            for row in scorable(method, asked, final[method][probes], final[BASE][probes])
-        ),
-    )
+    probed = [
+        row
+        for method in run.config.methods
+        for row in scorable(method, asked, final[method][probes], final[BASE][probes])
+    ]
+    write_rows(folder / "rows.jsonl", (row.model_dump(mode="json") for row in probed))
+    (folder / JUDGED).unlink(missing_ok=True)
+    if run.config.eval.judge is not None:
+        judge(probed, run.config.eval.judge, folder)
     (folder / RETENTION).unlink(missing_ok=True)
     if rounds.mode == "sequential":
         kept = retention(rounds, times, own, said, scorable)
@@ -212,7 +217,7 @@ def _ask(
 
 
 def _key(run: Run, edits: Sequence[Path], numbered: Sequence[tuple[int, Item]]) -> str:
-    config: dict[str, Any] = run.config.eval.model_dump(mode="json")
+    config: dict[str, Any] = run.config.eval.model_dump(mode="json", exclude={"judge"})
     return content_hash(
         [
             [hash_of(edit) for edit in edits],
