@@ -47,9 +47,7 @@ class JudgedRow(Frozen):
 def to_judge(rows: Iterable[Row]) -> list[Row]:
     """The rows that a judge is asked about."""
     return [
-        row
-        for row in rows
-        if row.protocol == "generate" and row.metric in OF and row.error is None
+        row for row in rows if row.protocol == "generate" and row.metric in OF and row.error is None
     ]
 
 

@@ -75,7 +75,9 @@ def asked(run: Run) -> Asked:
     return Asked(rows, capability, retention, said, marks)
 
 
-def _same_data(run: Run, name: str, found: Sequence[Row | SkillRow | OpinionRow | JudgedRow]) -> None:
+def _same_data(
+    run: Run, name: str, found: Sequence[Row | SkillRow | OpinionRow | JudgedRow]
+) -> None:
     dataset = summary_of(run)["dataset"]
     for row in found:
         if row.dataset != dataset:

@@ -52,7 +52,8 @@ def draw(evidence: Evidence, folder: Path) -> dict[str, Path]:
                 key = f"{name}-{protocol}"
                 drawn[key] = figures.dots(shown, evidence.methods, folder / f"{key}.png")
         success, kept = (
-            figures.Panel(plain(m), evidence.values(protocol, m)) for m in ("edit_success", "locality")
+            figures.Panel(plain(m), evidence.values(protocol, m))
+            for m in ("edit_success", "locality")
         )
         if success.values and kept.values:
             key = f"pareto-{protocol}"

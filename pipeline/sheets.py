@@ -29,7 +29,7 @@ MOST_SKIPPED = 20
 MOST_LOST = 20
 GRADED = (
     *("edit_success_judged", "paraphrase_judged", "portability_judged", "locality_correct"),
-    *( "locality_kl", "locality_overlap"),
+    *("locality_kl", "locality_overlap"),
     *("forgotten", "refusal", "self_refutation", "sentiment_kl", "perplexity", "fluency_entropy"),
 )
 """What agreement and success alone do not tell."""

@@ -13,8 +13,12 @@ from minirun import minirun
 
 from pipeline import report
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium here: apt-get install chromium")
+BROWSER = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+pytestmark = pytest.mark.skipif(
+    BROWSER is None, reason="no Chromium here: apt-get install chromium"
+)
 
 PHONE, DESK, HEIGHT = 380, 1280, 900
 READ = (".lead", ".soft", "td", "td b", "th", "caption", ".elsewhere td", "aside li", "figcaption")
@@ -73,7 +77,9 @@ def look(html: str, folder: Path, width: int, dark: bool = False) -> Seen:
 
 def _browse(options: list[str]) -> str:
     assert BROWSER is not None
-    done = subprocess.run([BROWSER, *options], capture_output=True, text=True, timeout=300, check=True)
+    done = subprocess.run(
+        [BROWSER, *options], capture_output=True, text=True, timeout=300, check=True
+    )
     return done.stdout
 
 
@@ -85,7 +91,9 @@ def contrast(one: str, other: str) -> float:
 
 def luminance(colour: str) -> float:
     red, green, blue = (int(part) / 255 for part in re.findall(r"\d+", colour)[:3])
-    parts = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (red, green, blue))
+    parts = (
+        c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (red, green, blue)
+    )
     return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), parts, strict=True))
 
 

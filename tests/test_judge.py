@@ -42,7 +42,9 @@ def marking(body: dict[str, Any]) -> str:
     return json.dumps({"verdict": "right" if "Vell" in data["reply"] else "wrong"})
 
 
-def judged(folder: Path, answer: Callable[[dict[str, Any]], str], rows: list[Row]) -> list[JudgedRow]:
+def judged(
+    folder: Path, answer: Callable[[dict[str, Any]], str], rows: list[Row]
+) -> list[JudgedRow]:
     with ChatServer(answer) as server:
         judge(rows, EndpointConfig(base_url=server.url, model="marker", retries=0), folder)
         (folder / "asked").write_text(str(len(server.asked)), encoding="utf-8")
