@@ -12,8 +12,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from eval.divergence import TOP_K, Told, divergence, told
+from eval.fluency import FLUENCY, sampling
 from eval.records import Case, Probe
-from eval.score import BASE, METRICS, Protocol, Row
+from eval.score import BASE, METRICS, REFUSABLE, Protocol, Row
+from eval.sentiment import OUTER, SENTIMENT, OpinionRow
 from ske.lm import LM, Pair, Sampling, Scored, ask
 from ske.types import Frozen
 
@@ -23,7 +25,8 @@ class Item(Frozen):
 
     case: str
     metric: str
-    """One of `score.METRICS`; "capability" and "perplexity" for what belongs to no case."""
+    """One of `score.METRICS`; "fluency" for a text behind the edit's prompt, "sentiment" for what
+    people say of its topic; "capability" and "perplexity" for what belongs to no case."""
     category: str
     probe: int
     prompt: str
@@ -31,7 +34,7 @@ class Item(Frozen):
     system: str | None = None
     """What is read before the prompt, if anything."""
     old: str | None = None
-    """The old answer, for an edit's own question."""
+    """The old answer, for an edit's own question in its own and in other words."""
 
 
 class Answer(Frozen):
@@ -42,16 +45,19 @@ class Answer(Frozen):
     text: str = ""
     finished: bool = True
     tokens: int = 0
+    read: int = 0
+    """Tokens that were read before the reply, a method's own prompt included."""
     target: tuple[int, ...] = ()
     """Tokens of the gold answer (the first alias of the first answer)."""
     argmax: tuple[int, ...] = ()
     """What the model would have said at each of them."""
     told: Told | None = None
-    """Distributions at the base model's own answer (locality, protocol `generate`)."""
+    """Distributions at the base model's own answer (locality, protocol `generate`), or at what is
+    said of another topic (sentiment)."""
     prior: float | None = None
     """The probability, from 0 to 1, that the reply begins with the old answer (base model only)."""
     loss: float | None = None
-    """Mean negative log-probability of a text's tokens, in nats (perplexity)."""
+    """Mean negative log-probability of a text's tokens, in nats (perplexity, sentiment)."""
     error: str | None = None
 
 
@@ -77,8 +83,40 @@ def _items(case: Case, most: int | None) -> Iterator[Item]:
                 probe=number,
                 prompt=probe.prompt,
                 answers=probe.answers,
-                old=fact.ground_truth if metric == "edit_success" else None,
+                old=fact.ground_truth if metric in REFUSABLE else None,
             )
+
+
+def written(cases: Sequence[Case]) -> list[Item]:
+    """The prompt of every edit, to be gone on with freely."""
+    return [
+        Item(
+            case=case.fact.id,
+            metric=FLUENCY,
+            category="all",
+            probe=0,
+            prompt=case.fact.prompt,
+            answers=(),
+        )
+        for case in cases
+    ]
+
+
+def opinions(cases: Sequence[Case]) -> list[Item]:
+    """What people say of the topics, to be read at its tokens."""
+    return [
+        Item(
+            case=case.fact.id,
+            metric=SENTIMENT,
+            category=side,
+            probe=number,
+            prompt=probe.prompt,
+            answers=probe.answers,
+        )
+        for case in cases
+        for side, said in case.opinions.items()
+        for number, probe in enumerate(said)
+    ]
 
 
 def answer(
@@ -87,6 +125,7 @@ def answer(
     protocols: Sequence[str],
     max_new_tokens: int,
     before: Sequence[Answer] | None = None,
+    fluency_tokens: int = 0,
 ) -> list[Answer]:
     """Ask a model some items, given with their places.
 
@@ -96,16 +135,16 @@ def answer(
         protocols: Which are asked.
         max_new_tokens: Longest reply.
         before: The base model's answers to the same items; None if this is the base model.
+        fluency_tokens: Length of a text that is written freely.
     """
     fields: list[dict[str, Any]] = [{"item": place} for place, _ in asked]
     own = [item for _, item in asked]
-    spoken = [i for i, item in enumerate(own) if item.metric != "perplexity"]
+    unspoken = ("perplexity", FLUENCY, SENTIMENT)
+    spoken = [i for i, item in enumerate(own) if item.metric not in unspoken]
     if "generate" in protocols:
-        chats = [ask(own[i].prompt, own[i].system) for i in spoken]
-        replies = lm.generate(chats, Sampling(max_new_tokens=max_new_tokens))
-        for i, reply in zip(spoken, replies, strict=True):
-            text, finished, count = reply.text, reply.finished, reply.reply_tokens
-            fields[i] |= {"text": text, "finished": finished, "tokens": count}
+        _reply(lm, own, spoken, Sampling(max_new_tokens=max_new_tokens), fields)
+        free = [i for i, item in enumerate(own) if item.metric == FLUENCY]
+        _reply(lm, own, free, sampling(fluency_tokens), fields)
         _distributions(lm, own, fields, before)
     if "teacher_forced" in protocols:
         _force(lm, own, spoken, fields)
@@ -113,6 +152,20 @@ def answer(
         _believe(lm, own, fields)
     _lose(lm, own, fields)
     return [Answer(**row) for row in fields]
+
+
+def _reply(
+    lm: LM,
+    own: Sequence[Item],
+    places: Sequence[int],
+    how: Sampling,
+    fields: list[dict[str, Any]],
+) -> None:
+    """What the model says to some of the items."""
+    chats = [ask(own[i].prompt, own[i].system) for i in places]
+    for i, reply in zip(places, lm.generate(chats, how) if chats else [], strict=True):
+        fields[i] |= {"text": reply.text, "finished": reply.finished}
+        fields[i] |= {"tokens": reply.reply_tokens, "read": reply.prompt_tokens}
 
 
 def _force(
@@ -148,7 +201,7 @@ def _distributions(
 
 def _believe(lm: LM, own: Sequence[Item], fields: list[dict[str, Any]]) -> None:
     """How probable the old answer is, its end not counted: "Vell" and "Vell." believe the same."""
-    known = [i for i, item in enumerate(own) if item.old]
+    known = [i for i, item in enumerate(own) if item.old and item.metric == "edit_success"]
     old = [own[i].old or "" for i in known]
     for i, scored in zip(known, _scored(lm, own, known, old), strict=True):
         if scored.tokens and not math.isnan(total := math.fsum(scored.logprobs)):
@@ -156,14 +209,23 @@ def _believe(lm: LM, own: Sequence[Item], fields: list[dict[str, Any]]) -> None:
 
 
 def _lose(lm: LM, own: Sequence[Item], fields: list[dict[str, Any]]) -> None:
-    """How badly the model predicts a text."""
-    texts = [i for i, item in enumerate(own) if item.metric == "perplexity"]
-    for i, scored in zip(texts, _scored(lm, own, texts, _gold(own, texts)), strict=True):
-        loss = -math.fsum(scored.logprobs) / max(len(scored.tokens), 1)
-        if scored.tokens and math.isfinite(loss):
-            fields[i]["loss"] = loss
-        else:
-            fields[i]["error"] = f"the text's {len(scored.tokens)} tokens have no finite loss"
+    """How badly the model predicts a text or sentence; of other topics, distributions, too."""
+    texts = [i for i, item in enumerate(own) if item.metric in ("perplexity", SENTIMENT)]
+    outer = [i for i in texts if own[i].category == OUTER]
+    inner = [i for i in texts if own[i].category != OUTER]
+    read = [(inner, _scored(lm, own, inner, _gold(own, inner), 0))]
+    read.append((outer, _scored(lm, own, outer, _gold(own, outer), TOP_K)))
+    for places, found in read:
+        for i, scored in zip(places, found, strict=True):
+            fields[i] |= _loss(scored, distributions=places is outer)
+
+
+def _loss(scored: Scored, distributions: bool) -> dict[str, Any]:
+    loss = -math.fsum(scored.logprobs) / max(len(scored.tokens), 1)
+    if not scored.tokens or not math.isfinite(loss):
+        return {"error": f"the text's {len(scored.tokens)} tokens have no finite loss"}
+    kept = {"told": told(scored)} if distributions else {}
+    return {"loss": max(loss, 0.0), "tokens": len(scored.tokens), **kept}
 
 
 def _gold(own: Sequence[Item], places: Sequence[int]) -> list[str]:
@@ -171,10 +233,10 @@ def _gold(own: Sequence[Item], places: Sequence[int]) -> list[str]:
 
 
 def _scored(
-    lm: LM, own: Sequence[Item], places: Sequence[int], answers: Sequence[str]
+    lm: LM, own: Sequence[Item], places: Sequence[int], answers: Sequence[str], top_k: int = 0
 ) -> list[Scored]:
     chats = [ask(own[i].prompt, own[i].system) for i in places]
-    return lm.logprobs(list(map(Pair, chats, answers))) if places else []
+    return lm.logprobs(list(map(Pair, chats, answers)), top_k) if places else []
 
 
 def rows(
@@ -200,9 +262,43 @@ def rows(
             fields |= {"error": own.error or before.error}
             if method == BASE and item.metric == "edit_success":
                 fields["prior"] = own.prior
+            if protocol == "generate" and item.metric in REFUSABLE:
+                fields["old"] = item.old
             read = _generated if protocol == "generate" else _forced
             fields |= read(item, own, before)
             yield Row(method=method, dataset=dataset, protocol=protocol, seed=seed, **fields)
+
+
+def opinion_rows(
+    method: str,
+    dataset: str,
+    seed: int,
+    asked: Sequence[Item],
+    said: Sequence[Answer],
+    base: Sequence[Answer],
+) -> Iterable[OpinionRow]:
+    """What is scored of a method's sentences beside the base model's."""
+    for item, own, before in zip(asked, said, base, strict=True):
+        moved = ()
+        if own.told and before.told and own.told.tokens == before.told.tokens:
+            moved = divergence(before.told, own.told)
+        yield OpinionRow.model_validate(
+            {
+                "method": method,
+                "dataset": dataset,
+                "seed": seed,
+                "case": item.case,
+                "side": item.category,
+                "probe": item.probe,
+                "prompt": item.prompt,
+                "sentence": item.answers[0][0],
+                "tokens": own.tokens,
+                "loss": own.loss,
+                "base_loss": before.loss,
+                "divergence": moved,
+                "error": own.error or before.error,
+            }
+        )
 
 
 def _generated(item: Item, own: Answer, before: Answer) -> dict[str, Any]:

@@ -1,9 +1,10 @@
-"""What an edit should leave alone though no probe of a case asks it: skills, facts, general text.
+"""What an edit should leave alone though no probe asks it: skills, facts, general text, fluency.
 
 Reads rows of `stages/ask/capability.jsonl`, each one question or one text under one method, and
 gives values for `tables`. `capability` is percent right; `perplexity` is that of one text, the
-exponential of its tokens' mean negative log-probability, averaged over texts. A question is a
-case: every method is asked the same ones in the same order.
+exponential of its tokens' mean negative log-probability, averaged over texts; `fluency` that of
+what was written behind an edit's prompt (`eval.fluency`). A question is a case, if the row names
+none: every method is asked the same ones in the same order.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from eval.fluency import ENTROPY, FLUENCY, fluency
 from eval.score import CaseKey, collect, matches
 from ske.types import Frozen
 
@@ -27,8 +29,10 @@ class SkillRow(Frozen):
     dataset: str
     seed: int
     skill: str
-    """Its category: a skill, "held_out", "in_context", "free_text", or a task's name."""
-    metric: Literal["capability", "perplexity"] = "capability"
+    """Its category: a skill, "held_out", "in_context", "free_text", a task's name, or "all"."""
+    metric: Literal["capability", "perplexity", "fluency"] = "capability"
+    case: str = ""
+    """The id of the fact behind whose prompt a text was written (fluency)."""
     prompt: str = ""
     answer: str = ""
     aliases: tuple[str, ...] = ()
@@ -41,7 +45,8 @@ class SkillRow(Frozen):
 
     @model_validator(mode="after")
     def _can_be_scored(self) -> SkillRow:
-        if self.error is None and self.score is None and not self.answer:
+        told = self.metric == FLUENCY or self.score is not None or self.answer
+        if self.error is None and not told:
             raise ValueError(
                 f"row of {self.method!r}, {self.metric} {self.skill!r} has no answer, no score and "
                 "no error"
@@ -55,11 +60,14 @@ def values(rows: Iterable[SkillRow]) -> dict[CaseKey, float]:
     found: list[tuple[CaseKey, float]] = []
     for row in rows:
         place = (row.method, row.dataset, row.skill, row.seed)
-        case = f"{row.skill} {asked[place]}"
+        case = row.case or f"{row.skill} {asked[place]}"
         asked[place] += 1
-        protocol = "generate" if row.metric == "capability" else "teacher_forced"
+        protocol = "teacher_forced" if row.metric == "perplexity" else "generate"
         key = CaseKey(row.method, row.dataset, protocol, row.metric, row.skill, case, row.seed)
-        if row.error is None:
+        if row.error is None and row.metric == FLUENCY:
+            written = fluency(row.text)
+            found += [(key, written.share), (key._replace(metric=ENTROPY), written.entropy)]
+        elif row.error is None:
             found.append((key, _score(row)))
     return collect(found, scale=1)
 

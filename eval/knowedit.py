@@ -8,10 +8,14 @@ CounterFact files, and of plain lists of facts.
 from __future__ import annotations
 
 import random
+import re
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from eval.records import Case, Probe, Source
-from ske.facts import quoted
+from ske.facts import parse_json, read_text
+from ske.types import Fact
 
 WIKI_KEYS = (
     *("id", "case_id", "subject", "prompt", "target_new", "ground_truth", "relation", "cond"),
@@ -79,12 +83,13 @@ def bio_case(source: Source, record: dict[str, Any], where: str, number: int) ->
 
 
 def sentiment_case(source: Source, record: dict[str, Any], where: str, number: int) -> Case | None:
-    """A record of ConvSent: an entity, and what people say for and against it; no probes.
+    """A record of ConvSent: an entity, and what people say for and against it (`opinions`).
 
     The new target is the first sentence of one side, the side thrown by a coin; the prompt asks
     for it in EasyEdit's words ("positively" spelt right) around one of 13 questions. Two of those
     are EasyEdit's, the others are ours, so figures on this set are not comparable to the letter.
-    Coin and question depend on the record's number only. The other sentences are not used.
+    Coin and question depend on the record's number only. Each sentence is scored as the answer to a
+    question of its own, drawn like that one.
     """
     source.unread_keys(record, ("id", "ent", *SIDES))
     subject = source.text(record, "ent", where)
@@ -94,9 +99,6 @@ def sentiment_case(source: Source, record: dict[str, Any], where: str, number: i
     for key in SIDES:
         if key not in record:
             source.wrong(where, key, "missing; add a list of sentences")
-        used = 1 if key == side and sentences[key] else 0
-        reason = f"{quoted(key)} sentences but the target"
-        source.skip_all("text", "every record", reason, len(sentences[key]) - used)
     if subject is None:
         return None
     if not sentences[side]:
@@ -110,7 +112,21 @@ def sentiment_case(source: Source, record: dict[str, Any], where: str, number: i
     }
     keys = {"prompt": "prompt", "subject": "ent", "target_new": side}
     fact = source.fact(made | {"id": record.get("id")}, where, number, keys)
-    return Case(fact=fact, data=source.name) if fact else None
+    if fact is None:
+        return None
+    sides = {"same": sentences[side], "other": sentences["neg" if side == "pos" else "pos"]}
+    opinions = {name: _said(texts, subject, number) for name, texts in sides.items() if texts}
+    return Case(fact=fact, opinions=opinions, data=source.name)
+
+
+def _said(sentences: Sequence[Any], subject: str, number: int) -> tuple[Probe, ...]:
+    """Sentences about a topic, each as the answer to a question; empty ones are left out."""
+    chance = random.Random(f"convsent opinions {number}")
+    texts = [text.strip() for text in sentences if isinstance(text, str) and text.strip()]
+    return tuple(
+        Probe(prompt=chance.choice(SENTIMENT_QUESTIONS).format(subject), answers=((text,),))
+        for text in texts
+    )
 
 
 def sanitation_cases(source: Source, data: dict[str, Any]) -> list[Case]:
@@ -118,6 +134,10 @@ def sanitation_cases(source: Source, data: dict[str, Any]) -> list[Case]:
 
     They are dealt out in turn (question i to case i modulo the number of cases), so that each is
     asked once. A test record names no subject: its whole question stands for it.
+
+    The set's makers edit with the train file and ask the test file: other questions with the same
+    answer to forget. So the cases of a train file that has its test file beside it are asked those,
+    dealt out in turn as well (portability, `Same_Answer`), and the test file's questions to keep.
     """
     edits_key, kept_key = next(keys for keys in SANITATION_KEYS if set(keys) & set(data))
     source.unread_keys(data, (edits_key, kept_key))
@@ -132,14 +152,61 @@ def sanitation_cases(source: Source, data: dict[str, Any]) -> list[Case]:
             facts.append(source.fact(record, where, number, keys))
     facts = [fact for fact in facts if fact is not None]
     kept = _kept_questions(source, data, kept_key)
+    same: dict[str, tuple[Probe, ...]] = {}
+    if edits_key == "K_F" and (tested := _test_file(source)) is not None:
+        reason = "questions to keep: those of the test file are asked"
+        source.skip_all("probe", f'"{kept_key}"', reason, len(kept))
+        kept = _kept_questions(source, tested, "locality")
+        same = _same_answer(source, tested, facts)
     if kept and not facts:
         reason = "the probes are not used: there is no edit to ask them with"
         source.skip_all("probe", f'"{kept_key}"', reason, len(kept))
     return [
-        Case(fact=fact, locality={"Locality": probes} if probes else {}, data=source.name)
+        Case(
+            fact=fact,
+            portability={"Same_Answer": same[fact.id]} if same.get(fact.id) else {},
+            locality={"Locality": probes} if probes else {},
+            data=source.name,
+        )
         for i, fact in enumerate(facts)
         for probes in [tuple(kept[i :: len(facts)])]
     ]
+
+
+def _test_file(source: Source) -> dict[str, Any] | None:
+    """What is asked of the edits that a train file makes, if it lies beside that."""
+    name = re.sub(r"train(?=\.json$)", "test", source.path.name, flags=re.IGNORECASE)
+    path = source.path.with_name(name)
+    if name == source.path.name or not path.exists():
+        return None
+    data = parse_json(read_text(path), name)
+    return data if isinstance(data, dict) and set(SANITATION_KEYS[0]) <= set(data) else None
+
+
+def _same_answer(
+    source: Source, tested: dict[str, Any], facts: Sequence[Fact]
+) -> dict[str, tuple[Probe, ...]]:
+    """The test file's questions by the fact that they are asked of; each is asked once."""
+    sharing: dict[str, list[Fact]] = {}
+    for fact in facts:
+        sharing.setdefault((fact.ground_truth or "").casefold(), []).append(fact)
+    found: dict[str, list[Probe]] = {}
+    turns: Counter[str] = Counter()
+    for number, item in enumerate(source.items(tested, "success", "top level")):
+        where = f'record {number} of "success" in the test file'
+        record = source.object(item, where) or {}
+        names = source.answers(record, "ground_truth", where) if record else ()
+        old = names[0][0].casefold() if names else ""
+        if not sharing.get(old):
+            source.skip("probe", where, "no edit takes this answer away")
+            continue
+        own = sharing[old][turns[old] % len(sharing[old])]
+        turns[old] += 1
+        prompt = source.text(record, "question", where)
+        probe = source.probe(prompt, ((own.target_new,),), where)
+        if probe is not None:
+            found.setdefault(own.id, []).append(probe)
+    return {fact: tuple(probes) for fact, probes in found.items()}
 
 
 def _kept_questions(source: Source, data: dict[str, Any], key: str) -> list[Probe]:

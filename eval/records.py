@@ -52,6 +52,8 @@ class Case(Frozen):
     locality: dict[str, tuple[Probe, ...]] = Field(default_factory=dict)
     hard: dict[str, tuple[Probe, ...]] = Field(default_factory=dict)
     """Counted apart: what the embedded world writes, or what `eval.hard` makes of the fact."""
+    opinions: dict[str, tuple[Probe, ...]] = Field(default_factory=dict)
+    """ConvSent: what people say for and against the topic, by side (`eval.sentiment`)."""
     data: str
     """The data set's name."""
 

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
-from ske.types import Frozen
+from ske.types import ERASED, Frozen
 
 Metric = Literal["edit_success", "paraphrase", "portability", "locality", "hard"]
 Protocol = Literal["teacher_forced", "generate"]
@@ -28,6 +28,9 @@ BASE = "base"
 """The unedited model: what locality and strength of belief are read from."""
 ALL = "all"
 """The category of probes that have none, and of the mean over the categories of a case."""
+
+REFUSABLE = ("edit_success", "paraphrase")
+"""Where the old answer is what an erasure is to take away."""
 
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
@@ -64,6 +67,8 @@ class Row(Frozen):
     """For locality (`teacher_forced`): 1 where the argmax is the gold token."""
     divergence: tuple[NonNegative, ...] = ()
     """For locality (`generate`): KL(base || this model) at each token of the base's answer."""
+    old: str | None = None
+    """The old answer (`generate`, metrics of `REFUSABLE`)."""
     prior: Share | None = None
     """The base model's own rows of `edit_success`: the probability of the old answer, 0 to 1."""
 
@@ -198,7 +203,10 @@ def matches(text: str, alias: str, prompt: str = "") -> bool:
 
 
 def score_row(row: Row) -> float | None:
-    """The row's score from 0 to 1 (not a percentage), or None for an error row."""
+    """The row's score from 0 to 1 (not a percentage), or None for an error row.
+
+    Of an erasure, a reply that refuses and gives the old answer all the same has failed.
+    """
     if row.error is not None:
         return None
     if row.protocol == "teacher_forced":
@@ -206,8 +214,20 @@ def score_row(row: Row) -> float | None:
     if row.metric == "locality":
         # Drift, not truth: the edit must leave the answer as it was, right or wrong.
         return float(normalise(row.text) == normalise(row.base_text or ""))
+    if is_erasure(row) and row.old and mentions(row.text, row.old):
+        return 0.0
     aliases = (alias for answer in row.answers for alias in answer)
     return float(any(matches(row.text, alias, row.prompt) for alias in aliases))
+
+
+def is_erasure(row: Row) -> bool:
+    """Whether the wanted answer is not to answer."""
+    return row.answers == ((ERASED,),)
+
+
+def mentions(text: str, value: str) -> bool:
+    """Whether a text holds a value anywhere (whole words, both normalised), denied or not."""
+    return bool(wanted := normalise(value)) and f" {wanted} " in f" {normalise(text)} "
 
 
 # --- aggregation ----------------------------------------------------------------------------

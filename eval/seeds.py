@@ -1,8 +1,8 @@
 """Several runs that differ only in their seeds, as one: their saved rows, with seeds as a level.
 
-Reads of each run folder `config.yaml` and, of `stages/ask`, `rows.jsonl`, `capability.jsonl` and
-(of sequential runs) `retention.jsonl`; writes nothing. `tables.results` and `tables.comparisons`
-then give each seed's own lines and those over all seeds.
+Reads of each run folder `config.yaml` and, of `stages/ask`, `rows.jsonl`, `capability.jsonl` and,
+where there are any, `opinions.jsonl`, `judged.jsonl` and `retention.jsonl`; writes nothing. `tables.results` and
+`tables.comparisons` then give each seed's own lines and those over all seeds.
 
 Runs that also differ in how many edits they make are put together by that number.
 """
@@ -11,13 +11,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
-from eval.capability import SkillRow
+from eval.capability import SkillRow, values
+from eval.judge import FILE as JUDGED
+from eval.judge import JudgedRow
+from eval.judge import values as judged_values
 from eval.retention import FILE as RETENTION
 from eval.retention import RetentionRow
 from eval.saved import read_saved
-from eval.score import Row
+from eval.score import CaseKey, Row
+from eval.sentiment import FILE as OPINIONS
+from eval.sentiment import OpinionRow
+from eval.sentiment import values as turned
 from ske.config import Config, load
 from ske.types import UserError
 
@@ -40,6 +46,15 @@ class Runs(NamedTuple):
     """Which seed of the rows is which run."""
     retention: list[RetentionRow]
     """Of sequential runs: the answers after each round."""
+    opinions: list[OpinionRow]
+    """Of ConvSent: what people say of the topics."""
+    judged: list[JudgedRow]
+    """Where there is a judge: its verdicts."""
+
+    @property
+    def beside(self) -> dict[CaseKey, float]:
+        """Values of what is no probe of a case."""
+        return values(self.capability) | turned(self.opinions) | judged_values(self.judged)
 
 
 class _One(NamedTuple):
@@ -48,6 +63,8 @@ class _One(NamedTuple):
     rows: list[Row]
     capability: list[SkillRow]
     retention: list[RetentionRow]
+    opinions: list[OpinionRow]
+    judged: list[JudgedRow]
 
 
 def gather(folders: Sequence[Path]) -> Runs:
@@ -100,15 +117,19 @@ def _joined(runs: Sequence[_One]) -> Runs:
     rows: list[Row] = []
     capability: list[SkillRow] = []
     retention: list[RetentionRow] = []
+    opinions: list[OpinionRow] = []
+    judged: list[JudgedRow] = []
     for label, run in zip(labels, runs, strict=True):
         names = _prompts(run) if redrawn else {}
         rows += [_own(row, label, names) for row in run.rows]
         retention += [
             item.model_copy(update={"row": _own(item.row, label, names)}) for item in run.retention
         ]
-        capability += [row.model_copy(update={"seed": label}) for row in run.capability]
+        capability += [_own(row, label, names) for row in run.capability]
+        opinions += [_own(row, label, names) for row in run.opinions]
+        judged += [_own(row, label, names) for row in run.judged]
     places = {label: run.folder for label, run in zip(labels, runs, strict=True)}
-    return Runs(runs[0].config, rows, capability, places, retention)
+    return Runs(runs[0].config, rows, capability, places, retention, opinions, judged)
 
 
 def _read(folder: Path) -> _One:
@@ -123,7 +144,10 @@ def _read(folder: Path) -> _One:
     capability = read_saved(asked / "capability.jsonl", SkillRow, again)
     in_rounds = told.edits.mode == "sequential"
     retention = read_saved(asked / RETENTION, RetentionRow, again) if in_rounds else []
-    one = _One(folder, told, rows, capability, retention)
+    talk, marks = asked / OPINIONS, asked / JUDGED
+    opinions = read_saved(talk, OpinionRow, again) if talk.exists() else []
+    judged = read_saved(marks, JudgedRow, again) if marks.exists() else []
+    one = _One(folder, told, rows, capability, retention, opinions, judged)
     if missing := [name for name in one.config.methods if name not in _names(one, "method")]:
         raise UserError(
             f"{folder}: no answers of {', '.join(missing)}, which its config.yaml names; "
@@ -132,7 +156,10 @@ def _read(folder: Path) -> _One:
     return one
 
 
-def _own(row: Row, label: int, names: Mapping[str, str]) -> Row:
+_RowT = TypeVar("_RowT", Row, SkillRow, OpinionRow, JudgedRow)
+
+
+def _own(row: _RowT, label: int, names: Mapping[str, str]) -> _RowT:
     """A row under its run's seed, and under its case's name among all runs."""
     return row.model_copy(update={"seed": label, "case": names.get(row.case, row.case)})
 

@@ -13,9 +13,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from eval.fluency import ENTROPY, FLUENCY
 from eval.further import FURTHER, LEAST, further
 from eval.levels import Bounds
+from eval.judge import JUDGED
 from eval.score import ALL, BASE, METRICS, PROTOCOLS, CaseKey, ErrorKey, Row, per_case
+from eval.sentiment import DRAWDOWN, SENTIMENT
 from eval.stats import PERCENT, Interval, bootstrap_seeds, holm, paired
 
 RESULT_COLUMNS = (
@@ -43,11 +46,11 @@ COMPARISON_COLUMNS = (
     "p_holm",
     "test",
 )
-HEADLINE = (*METRICS, "capability", "fluency")
+HEADLINE = (*METRICS, SENTIMENT, "capability", FLUENCY)
 """What the Markdown table shows, in this order: percentages that speak for themselves."""
-_BESIDE = (*FURTHER, "perplexity")
+_BESIDE = (*JUDGED, *FURTHER, DRAWDOWN, "perplexity", ENTROPY)
 _METRIC_ORDER = (*HEADLINE, *_BESIDE)
-COMPARED = (*METRICS, "capability", "perplexity", *FURTHER[:-1])
+COMPARED = (*HEADLINE, *JUDGED, DRAWDOWN, "perplexity", ENTROPY, *FURTHER[:-1])
 """What methods are compared on; edits by strength of belief have no category of their own."""
 
 TableRow = dict[str, Any]
@@ -68,7 +71,7 @@ class Written(NamedTuple):
     percent: list[TableRow]
     """`results.csv`: values from 0 to 100."""
     graded: list[TableRow]
-    """`graded.csv`: nats and perplexities, where less is better and nothing bounds them above."""
+    """`graded.csv`: nats, perplexities and entropies, which nothing bounds above."""
 
 
 def written(table: Sequence[TableRow]) -> Written:
@@ -92,7 +95,7 @@ def results(
 
     Args:
         rows: The saved rows.
-        extra: Rows of other metrics (fluency) in the same columns, appended as given.
+        extra: Rows of other metrics in the same columns, appended as given.
         beside: Values of what is no probe of a case (`eval.capability`).
 
     Raises:
@@ -331,7 +334,7 @@ def _best(rows: Sequence[TableRow], metric: str) -> str | None:
     means = [
         row["mean"]
         for row in rows
-        if row["metric"] == metric and row["method"] != BASE and row["mean"] is not None
+        if row["metric"] == metric != FLUENCY and row["method"] != BASE and row["mean"] is not None
     ]
     return f"{max(means):.1f}" if means else None
 

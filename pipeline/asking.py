@@ -1,9 +1,10 @@
 """Stage `ask`: every method answers every probe, in chunks that survive a kill.
 
 Writes `rows.jsonl` (one line a probe, method and protocol: all that scores are made of),
-`capability.jsonl` (the suite of `pipeline.suite`) and, of sequential runs, `retention.jsonl` (each
-round's facts after every later round). Replies are kept under `items/` by content, so that a new
-method in the list costs only its own answers.
+`capability.jsonl` (the suite of `pipeline.suite`, and texts written behind the edits' prompts), of
+sequential runs `retention.jsonl` (each round's facts after every later round) and of ConvSent
+`opinions.jsonl`, and `judged.jsonl` if a judge is named. Replies are kept under `items/` by content, so that a new method in the list costs
+only its own answers.
 """
 
 from __future__ import annotations
@@ -14,11 +15,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from eval.ask import Answer, Item, answer, items, rows
+from eval.ask import Answer, Item, answer, items, opinion_rows, opinions, rows, written
 from eval.capability import SkillRow
+from eval.judge import FILE as JUDGED
+from eval.records import Case
 from eval.retention import FILE as RETENTION
 from eval.score import BASE, Row
+from eval.sentiment import FILE as OPINIONS
 from pipeline.edits import edited, hash_of
+from pipeline.judging import check, judge
 from pipeline.facts import read_cases, summary_of
 from pipeline.places import edit_folders
 from pipeline.rounds import Rounds, read_rounds
@@ -43,39 +48,80 @@ class Heard(NamedTuple):
 
 def run(run: Run, folder: Path) -> None:
     """Ask all methods; the base first, since the others are read at its answers."""
-    asked = items(read_cases(run), run.config.eval.max_probes)
-    rounds = read_rounds(run)
+    if run.config.eval.judge is not None:
+        check(run.config.eval.judge)  # Before the model is loaded.
+    cases, rounds = read_cases(run), read_rounds(run)
+    asked, talk, texts = _of_cases(run, cases)
+    probes, own = slice(len(asked)), [*asked, *talk, *texts]
     # The suite is asked of the one model that holds all edits, if there is one.
     suite = [] if rounds.mode == "single" else suite_items(run, folder)
-    times = sittings(rounds, asked, len(suite))
-    heard = _heard(run, folder, rounds, times, [*asked, *suite])
+    times = sittings(rounds, own, len(suite))
+    heard = _heard(run, folder, rounds, times, [*own, *suite])
     write_json(folder / "costs.json", {method: _costs(own) for method, own in heard.items()})
     said = {method: [each.answers for each in own] for method, own in heard.items()}
     final = {method: latest(answers) for method, answers in said.items()}
-    dataset, cut = str(summary_of(run)["dataset"]), len(asked)
+    dataset = str(summary_of(run)["dataset"])
 
     def scorable(
         method: str, some: Sequence[Item], own: Sequence[Answer], base: Sequence[Answer]
     ) -> Iterable[Row]:
         return rows(method, dataset, run.config.seed, run.config.eval.protocols, some, own, base)
 
-    write_rows(
-        folder / "rows.jsonl",
-        (
-            row.model_dump(mode="json")
-            for method in run.config.methods
-            for row in scorable(method, asked, final[method][:cut], final[BASE][:cut])
-        ),
-    )
+    probed = [
+        row
+        for method in run.config.methods
+        for row in scorable(method, asked, final[method][probes], final[BASE][probes])
+    ]
+    write_rows(folder / "rows.jsonl", (row.model_dump(mode="json") for row in probed))
+    (folder / JUDGED).unlink(missing_ok=True)
+    if run.config.eval.judge is not None:
+        judge(probed, run.config.eval.judge, folder)
     (folder / RETENTION).unlink(missing_ok=True)
     if rounds.mode == "sequential":
-        kept = retention(rounds, times, asked, said, scorable)
+        kept = retention(rounds, times, own, said, scorable)
         write_rows(folder / RETENTION, (row.model_dump(mode="json") for row in kept))
-    told = {method: answers[cut:] for method, answers in final.items()}
+    _write_opinions(run, folder, talk, final, slice(len(asked), len(asked) + len(talk)))
+    told = {method: answers[len(asked) + len(talk) :] for method, answers in final.items()}
+    beside = [*texts, *suite]
     write_rows(
         folder / "capability.jsonl",
-        (row.model_dump(mode="json") for row in _suite(run, folder, rounds, suite, told)),
+        (row.model_dump(mode="json") for row in _suite(run, folder, rounds, beside, told)),
     )
+
+
+class _OfCases(NamedTuple):
+    """What is asked about single cases."""
+
+    probes: list[Item]
+    opinions: list[Item]
+    texts: list[Item]
+
+
+def _of_cases(run: Run, cases: Sequence[Case]) -> _OfCases:
+    config = run.config.eval
+    write = "generate" in config.protocols and config.fluency_tokens > 0
+    return _OfCases(
+        items(cases, config.max_probes),
+        opinions(cases) if "teacher_forced" in config.protocols else [],
+        written(cases) if write else [],
+    )
+
+
+def _write_opinions(
+    run: Run, folder: Path, talk: Sequence[Item], said: dict[str, list[Answer]], places: slice
+) -> None:
+    """What ConvSent is scored by; other data sets have no such file."""
+    path, dataset = folder / OPINIONS, str(summary_of(run)["dataset"])
+    path.unlink(missing_ok=True)
+    if talk:
+        rows = (
+            row.model_dump(mode="json")
+            for method, own in said.items()
+            for row in opinion_rows(
+                method, dataset, run.config.seed, talk, own[places], said[BASE][places]
+            )
+        )
+        write_rows(path, rows)
 
 
 def _heard(
@@ -158,18 +204,20 @@ def _answers(
 
 def _costs(heard: Sequence[Heard]) -> dict[str, float]:
     seconds = round(sum(each.seconds for each in heard), 1)
-    return {"seconds": seconds, "answers": sum(len(each.answers) for each in heard)}
+    costs = {"seconds": seconds, "answers": sum(len(each.answers) for each in heard)}
+    spoken = [one.read + one.tokens for each in heard for one in each.answers if one.read]
+    return costs | ({"tokens": round(sum(spoken) / len(spoken), 1)} if spoken else {})
 
 
 def _ask(
     lm: LM, chunk: list[tuple[int, Item]], run: Run, before: Sequence[Answer] | None
 ) -> list[Answer]:
     config = run.config.eval
-    return answer(lm, chunk, config.protocols, config.max_new_tokens, before)
+    return answer(lm, chunk, config.protocols, config.max_new_tokens, before, config.fluency_tokens)
 
 
 def _key(run: Run, edits: Sequence[Path], numbered: Sequence[tuple[int, Item]]) -> str:
-    config: dict[str, Any] = run.config.eval.model_dump(mode="json")
+    config: dict[str, Any] = run.config.eval.model_dump(mode="json", exclude={"judge"})
     return content_hash(
         [
             [hash_of(edit) for edit in edits],

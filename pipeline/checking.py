@@ -8,11 +8,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from eval.capability import SkillRow
+from eval.capability import SkillRow, values
+from eval.judge import FILE as JUDGED
+from eval.judge import JudgedRow
+from eval.judge import values as judged_values
 from eval.retention import FILE as RETENTION
 from eval.retention import RetentionRow
 from eval.saved import read_saved
-from eval.score import Row
+from eval.score import CaseKey, Row
+from eval.sentiment import FILE as OPINIONS
+from eval.sentiment import OpinionRow
+from eval.sentiment import values as turned
 from pipeline.facts import read_facts, summary_of
 from pipeline.run import Run
 from ske.types import UserError
@@ -25,6 +31,15 @@ class Asked(NamedTuple):
     capability: list[SkillRow]
     retention: list[RetentionRow]
     """Of a sequential run: the answers after each round."""
+    opinions: list[OpinionRow]
+    """Of ConvSent: what people say of the topics."""
+    judged: list[JudgedRow]
+    """Where there is a judge: its verdicts."""
+
+    @property
+    def beside(self) -> dict[CaseKey, float]:
+        """Values of what is no probe of a case."""
+        return values(self.capability) | turned(self.opinions) | judged_values(self.judged)
 
 
 def asked(run: Run) -> Asked:
@@ -47,15 +62,22 @@ def asked(run: Run) -> Asked:
     in_rounds = run.config.edits.mode == "sequential"
     retention = read_saved(folder / RETENTION, RetentionRow, again) if in_rounds else []
     kept = [item.row for item in retention]
+    opinions, judged = folder / OPINIONS, folder / JUDGED
+    said = read_saved(opinions, OpinionRow, again) if opinions.exists() else []
+    marks = read_saved(judged, JudgedRow, again) if judged.exists() else []
     _same_data(run, "capability.jsonl", capability)
+    _same_data(run, OPINIONS, said)
+    _same_data(run, JUDGED, marks)
     for name, probes in (("rows.jsonl", rows), *([(RETENTION, kept)] if in_rounds else [])):
         _same_data(run, name, probes)
         _same_edits(run, name, probes)
         _all_methods(run, name, probes, again)
-    return Asked(rows, capability, retention)
+    return Asked(rows, capability, retention, said, marks)
 
 
-def _same_data(run: Run, name: str, found: Sequence[Row] | Sequence[SkillRow]) -> None:
+def _same_data(
+    run: Run, name: str, found: Sequence[Row | SkillRow | OpinionRow | JudgedRow]
+) -> None:
     dataset = summary_of(run)["dataset"]
     for row in found:
         if row.dataset != dataset:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from eval.capability import values
 from eval.retention import DECAY_COLUMNS, RETENTION_COLUMNS, decay, matrix, scored
 from eval.score import count_errors
 from eval.seeds import gather
@@ -34,7 +33,7 @@ def combine(folders: Sequence[Path], out: Path) -> str:
         UserError: If the runs cannot be combined, see `eval.seeds.gather`; nothing is written then.
     """
     runs = gather(folders)
-    beside = values(runs.capability)
+    beside = runs.beside
     table = results(runs.rows, beside=beside)
     against = comparisons(runs.rows, reference_of(runs.config), beside)
     text = markdown(table, count_errors(runs.rows))

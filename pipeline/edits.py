@@ -2,7 +2,7 @@
 
 Writes `edit/` (the student's) and `student/` in the run folder for `train`; `items/METHOD/`, or
 `items/rounds/METHOD/NUMBER/` where facts are edited in several rounds, and `edits.json` (hashes)
-for `edit`; seconds, bytes and peak memory go into `costs.json`, the texts an edit is made of into
+for `edit`; seconds, bytes, peak memory and tokens go into `costs.json`, the texts an edit is made of into
 `used.jsonl`, what the guard finds in them into `leakage.json`. `pipeline.teaching` is `train` in
 several rounds.
 """
@@ -51,7 +51,8 @@ def train_edit(run: Run, folder: Path) -> None:
     leaks = checked(guard_of(run), [folder])
     write_leaks(folder, {"ske": leaks})
     refuse(run.config.leakage.strict, "method 'ske'", leaks)
-    write_json(folder / "costs.json", {**costs, "bytes": size_of(folder / "edit")})
+    costs |= {"bytes": size_of(folder / "edit"), "tokens": ledger.tokens(lm.tokenizer)}
+    write_json(folder / "costs.json", costs)
     shutil.rmtree(folder / "work", ignore_errors=True)
 
 
@@ -116,7 +117,8 @@ def _make_once(
         _make(run, lm, method, options, facts, place / "work", ledger).save(place)
     ledger.save(place)
     shutil.rmtree(place / "work", ignore_errors=True)
-    write_json(place / "costs.json", {**costs, "bytes": size_of(place)})
+    costs |= {"bytes": size_of(place), "tokens": ledger.tokens(run.lm.tokenizer)}
+    write_json(place / "costs.json", costs)
     mark.write_text(key, encoding="utf-8")
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from eval.cases import Case, Loaded, conflicts, load
 from eval.hard import with_hard
+from eval.sentiment import with_outer
 from pipeline.rounds import divided, write_rounds
 from pipeline.run import Run
 from ske.config import DataConfig, EditsConfig, found
@@ -25,6 +26,7 @@ def run(run: Run, folder: Path) -> None:
     loaded = load_cases(run.config.data, run.config.world.path, run.config.edits, folder)
     usable, dropped = without_conflicts(loaded.cases)
     cases = choose(with_hard(usable), run.config.edits, shuffled=run.config.data.path is not None)
+    cases = with_outer(cases, usable)
     write_rows(folder / "facts.jsonl", [case.fact.model_dump(mode="json") for case in cases])
     write_rows(folder / "cases.jsonl", [case.model_dump(mode="json") for case in cases])
     rounds = divided([case.fact.id for case in cases], run.config.edits)

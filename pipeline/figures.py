@@ -101,6 +101,38 @@ def _dot(axis: Axes, place: int, row: TableRow, colour: str) -> None:
     )
 
 
+def pareto(across: Panel, up: Panel, methods: Sequence[str], path: Path) -> Path:
+    """One metric against another, a cross of both intervals for every method; top right is best."""
+    figure = Figure(figsize=(WIDTH, WIDTH * 0.82), layout="constrained")
+    axis = figure.subplots()
+    both = [name for name in methods if name in across.values and name in up.values]
+    heights = _spread([up.values[name]["mean"] for name in both], gap=5.5)
+    for name, height in zip(both, heights, strict=True):
+        x, y, colour = across.values[name], up.values[name], method_colour(name)
+        axis.plot((x["ci_low"], x["ci_high"]), (y["mean"],) * 2, color=colour, alpha=0.5)
+        axis.plot((x["mean"],) * 2, (y["ci_low"], y["ci_high"]), color=colour, alpha=0.5)
+        axis.plot(x["mean"], y["mean"], "o", color=colour, markersize=4.5)
+        # Beside the plot, at the dot's height: dots often lie on one another at 100 %.
+        axis.annotate(
+            method_label(name),
+            (x["mean"], y["mean"]),
+            xycoords="data",
+            xytext=(1.03, height),
+            textcoords=("axes fraction", "data"),
+            fontsize=TINY,
+            color=colour,
+            va="center",
+            annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": colour, "alpha": 0.35, "linewidth": 0.6},
+        )
+    axis.set(xlim=(-3, 103), ylim=(-3, 103), xticks=(0, 50, 100), yticks=(0, 50, 100))
+    axis.set_xlabel(f"{across.title}, %", fontsize=SMALL, color=INK)
+    axis.set_ylabel(f"{up.title}, %", fontsize=SMALL, color=INK)
+    axis.grid(color=FAINT, linewidth=0.6)
+    _bare(axis)
+    return _save(figure, path)
+
+
 def _key(axis: Axes) -> None:
     """In the empty corner: how to read the others."""
     axis.axis("off")

@@ -53,18 +53,36 @@ LAYOUT_COLOURS = {
 }
 OTHER = "#444444"
 
-METRICS = ("edit_success", "paraphrase", "portability", "locality", "hard", "capability", "fluency")
+METRICS = (
+    "edit_success",
+    "paraphrase",
+    "portability",
+    "locality",
+    "hard",
+    "sentiment",
+    "capability",
+    "fluency",
+)
 """What the headline table shows and methods are compared on in words."""
 TITLES = {
     "hard": "success on hard probes",
     "locality_correct": "locality, right",
     "locality_kl": "locality, moved (nats)",
     "self_refutation": "argues for the old",
+    "forgotten": "old answer gone",
+    "refusal": "refuses (Sanitation)",
+    "locality_overlap": "locality, words in place",
+    "sentiment": "opinion turned",
+    "sentiment_kl": "other topics moved (nats)",
+    "fluency_entropy": "fluency (0.01 bits)",
     "edit_success_by_belief": "edit success by strength of the old belief",
     "portability_share": "portability, in percent of a ceiling's",
 }
 """Where the name alone would not tell."""
-LOWER_IS_BETTER = ("self_refutation", "locality_kl", "perplexity")
+LOWER_IS_BETTER = ("self_refutation", "locality_kl", "sentiment_kl", "perplexity")
+NOBODY_WINS = ("fluency", "fluency_entropy")
+"""To be read beside the base model's: noise repeats nothing."""
+IN_NATS = ("locality_kl", "sentiment_kl")
 PROTOCOLS = {
     "generate": "free generation (what users see)",
     "teacher_forced": "teacher forcing (comparable with the literature)",

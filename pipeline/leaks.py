@@ -13,7 +13,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from eval.leakage import Guard, Report
 from eval.tables import TableRow
@@ -90,6 +90,11 @@ class Ledger:
             return items
 
         return handed
+
+    def tokens(self, tokenizer: Callable[[list[str]], Any]) -> int:
+        """How many tokens all texts have together, each counted once."""
+        texts = [text for own in self.texts.values() for text in own]
+        return sum(map(len, tokenizer(texts)["input_ids"])) if texts else 0
 
     def save(self, folder: Path) -> None:
         """Write `used.jsonl`."""

@@ -71,9 +71,9 @@ def edit_folders(run: Run, method: str, rounds: Rounds, numbers: Sequence[int]) 
 
 
 def costs_of(run: Run, method: str) -> dict[str, Any]:
-    """Seconds, bytes and peak memory of making a method's edits; empty if none is made yet.
+    """Seconds, bytes, tokens and peak memory of making a method's edits; empty if none is made yet.
 
-    Of several rounds: seconds and bytes are added up, `edits` says of how many; of single edits,
+    Of several rounds: all but memory is added up, `edits` says of how many; of single edits,
     which have nothing to do with each other, they are those of one edit on average.
     """
     rounds = read_rounds(run)
@@ -96,12 +96,13 @@ def _together(costs: Sequence[dict[str, Any]], mode: Mode) -> dict[str, Any]:
         return {}
     share = len(costs) if mode == "single" else 1
     whole: dict[str, Any] = {"edits": len(costs)}
-    for key in ("seconds", "bytes"):
-        whole[key] = sum(c[key] for c in costs if key in c) / share
+    for key in ("seconds", "bytes", "tokens"):
+        if any(key in c for c in costs):
+            whole[key] = sum(c[key] for c in costs if key in c) / share
     for key in ("peak_mb", "extra_mb"):
         if any(key in c for c in costs):
             whole[key] = max(c[key] for c in costs if key in c)
-    return whole | {"bytes": round(whole["bytes"])}
+    return whole | {key: round(whole[key]) for key in ("bytes", "tokens") if key in whole}
 
 
 def run_leaks(run: Run) -> dict[str, dict[str, Leaks]]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from eval.ratios import SHARE
 from eval.tables import markdown
-from pipeline import figures, retained, sayings, sheets
+from pipeline import figures, published, retained, sayings, sheets
 from pipeline.evidence import Evidence, gather
 from pipeline.facts import read_facts
 from pipeline.labels import METRICS, PROTOCOLS, in_order, method_label, plain
@@ -51,6 +51,13 @@ def draw(evidence: Evidence, folder: Path) -> dict[str, Path]:
             if shown:
                 key = f"{name}-{protocol}"
                 drawn[key] = figures.dots(shown, evidence.methods, folder / f"{key}.png")
+        success, kept = (
+            figures.Panel(plain(m), evidence.values(protocol, m))
+            for m in ("edit_success", "locality")
+        )
+        if success.values and kept.values:
+            key = f"pareto-{protocol}"
+            drawn[key] = figures.pareto(success, kept, evidence.methods, folder / f"{key}.png")
     drawn |= retained.draw(evidence, folder)
     if evidence.curve:
         wanted = evidence.config.design.recall
@@ -74,6 +81,7 @@ def contents(evidence: Evidence, prompts: dict[str, str]) -> dict[str, Any]:
         "summary": sayings.summary(evidence),
         "caveats": sayings.caveats(evidence),
         "protocols": [_protocol(evidence, name) for name in in_order(evidence.protocols)],
+        "published": published.beside(str(evidence.facts.get("dataset", ""))),
         "family": len(sayings.comparisons(evidence)),
         "reference": method_label(evidence.reference),
         "capability": sheets.category_table(evidence, "generate", "capability"),

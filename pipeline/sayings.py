@@ -13,7 +13,7 @@ from typing import NamedTuple
 from eval.stats import holm
 from eval.tables import TableRow
 from pipeline.evidence import Evidence
-from pipeline.labels import METRICS, in_order, method_label, plain
+from pipeline.labels import METRICS, NOBODY_WINS, in_order, method_label, plain
 
 ALPHA = 0.05
 SMALLEST = 0.0001
@@ -29,6 +29,8 @@ SUMMARY = (
     ("portability", "and to {} of the questions that follow from them"),
 )
 
+TOLD = tuple(metric for metric in METRICS if metric not in NOBODY_WINS)
+"""What is compared in words."""
 PROBED = ("portability", "locality", "hard")
 """Metrics whose categories may be thin."""
 
@@ -80,7 +82,7 @@ def comparisons(evidence: Evidence) -> list[Comparison]:
     rows = [
         row
         for row in evidence.comparisons
-        if row["method_a"] == evidence.reference and row["metric"] in METRICS
+        if row["method_a"] == evidence.reference and row["metric"] in TOLD
     ]
     corrected = holm([row["p"] for row in rows])
     return [_compared(row, p) for row, p in zip(rows, corrected, strict=True)]
@@ -135,7 +137,7 @@ def _sample(evidence: Evidence) -> Iterator[str]:
     own = [
         row
         for row in evidence.comparisons
-        if row["method_a"] == evidence.reference and row["metric"] in METRICS
+        if row["method_a"] == evidence.reference and row["metric"] in TOLD
     ]
     widths = [(row["ci_high"] - row["ci_low"]) / 2 for row in own]
     if n == 1:

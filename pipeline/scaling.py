@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from eval.capability import values
 from eval.score import ALL
 from eval.seeds import Runs, by_size
 from eval.tables import RESULT_COLUMNS, TableRow, results, write_csv
@@ -30,7 +29,7 @@ def scale(folders: Sequence[Path], out: Path) -> str:
     table = [
         {"edits": size, **row}
         for size, runs in sizes.items()
-        for row in results(runs.rows, beside=values(runs.capability))
+        for row in results(runs.rows, beside=runs.beside)
     ]
     protocols = in_order(list(dict.fromkeys(row["protocol"] for row in table)))
     out.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,6 @@
 """Stage `score`: saved rows -> `results.csv` and `comparisons.csv`, without a model.
 
-`graded.csv` has what is no percentage (nats, perplexities), in the columns of `results.csv`.
+`graded.csv` has what is no percentage (nats, perplexities, bits), in the columns of `results.csv`.
 `leakage.csv` counts what every method used that is near to a probe; a sequential run also has
 `retention.csv` and `decay.csv`. In the stage's folder alone: `shares.csv`, portability in percent
 of a ceiling's.
@@ -12,7 +12,6 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from eval.capability import values
 from eval.ratios import share_rows
 from eval.retention import DECAY_COLUMNS, RETENTION_COLUMNS, RetentionRow, decay, matrix, scored
 from eval.score import per_case
@@ -27,8 +26,8 @@ SHARES = "shares.csv"
 
 def run(run: Run, folder: Path) -> None:
     """Score, and put the tables into the run folder as well."""
-    rows, capability, retention = asked(run)
-    beside = values(capability)
+    found = asked(run)
+    rows, beside = found.rows, found.beside
     table = results(rows, beside=beside)
     against = comparisons(rows, reference_of(run.config), beside)
     write_csv(folder / SHARES, RESULT_COLUMNS, share_rows(per_case(rows)))
@@ -38,7 +37,7 @@ def run(run: Run, folder: Path) -> None:
     write_csv(folder / "comparisons.csv", COMPARISON_COLUMNS, against)
     for name in ("results.csv", "graded.csv", "comparisons.csv"):
         shutil.copyfile(folder / name, run.folder / name)
-    _score_retention(run, folder, retention)
+    _score_retention(run, folder, found.retention)
     _score_leakage(run, folder, rows[0].dataset)
 
 

@@ -5,13 +5,21 @@ Pure: reads an `Evidence`, writes nothing. Shares are percentages; costs keep th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from agents.records import CurveRow
 from eval.tables import TableRow
 from pipeline.evidence import Evidence, Miss
-from pipeline.labels import LOWER_IS_BETTER, METRICS, counted, method_label, plain
+from pipeline.labels import (
+    IN_NATS,
+    LOWER_IS_BETTER,
+    METRICS,
+    NOBODY_WINS,
+    counted,
+    method_label,
+    plain,
+)
 from pipeline.leaks import Leaks
 from pipeline.pages import Cell, Table, shortened
 
@@ -19,6 +27,12 @@ NOTHING = "-"
 MOST_MISSES = 20
 MOST_SKIPPED = 20
 MOST_LOST = 20
+GRADED = (
+    *("edit_success_judged", "paraphrase_judged", "portability_judged", "locality_correct"),
+    *("locality_kl", "locality_overlap"),
+    *("forgotten", "refusal", "self_refutation", "sentiment_kl", "perplexity", "fluency_entropy"),
+)
+"""What agreement and success alone do not tell."""
 MADE = {
     "single": "Seconds to make and size are those of one edit, on average.",
     "sequential": "Seconds to make and size are those of all rounds together.",
@@ -45,7 +59,7 @@ def _counts(values: dict[str, dict[str, TableRow]]) -> str:
 
 def graded_table(evidence: Evidence, protocol: str) -> Table | None:
     """How far locality holds and old answers linger; what agreement alone does not tell."""
-    wanted = ("locality", "locality_correct", "locality_kl", "self_refutation", "perplexity")
+    wanted = ("locality", *GRADED)
     found = {metric: evidence.values(protocol, metric) for metric in wanted}
     found = {metric: own for metric, own in found.items() if own}
     if set(found) <= {"locality"}:
@@ -58,7 +72,7 @@ def graded_table(evidence: Evidence, protocol: str) -> Table | None:
     columns = ["method", *map(plain, found)]
     lower = ", ".join(plain(metric) for metric in found if metric in LOWER_IS_BETTER)
     note = f" Less is better: {lower}." if lower else ""
-    about = f"Locality and old answers, graded.{note} Cases: {_counts(found)}"
+    about = f"What success and agreement alone do not tell.{note} Cases: {_counts(found)}"
     return Table(columns, rows, about)
 
 
@@ -75,6 +89,8 @@ def best(values: dict[str, TableRow]) -> str | None:
     """
     shown = {_number(row, "mean") for method, row in values.items() if method != "base"}
     rivals = sum(method != "base" for method in values)
+    if any(row["metric"] in NOBODY_WINS for row in values.values()):
+        return None
     if len(shown) < 2 and rivals != 1:
         return None
     lower = any(row["metric"] in LOWER_IS_BETTER for row in values.values())
@@ -91,7 +107,7 @@ def _cell(row: TableRow | None, top: str | None) -> Cell:
 
 def _number(row: TableRow, key: str) -> str:
     """As printed: nats are small."""
-    return f"{row[key]:.{3 if row['metric'] == 'locality_kl' else 1}f}"
+    return f"{row[key]:.{3 if row['metric'] in IN_NATS else 1}f}"
 
 
 def categories(evidence: Evidence, protocol: str, metric: str) -> list[str]:
@@ -129,25 +145,36 @@ def cost_table(evidence: Evidence) -> Table:
     columns = (
         "method",
         "seconds to make",
-        "seconds to ask",
+        "seconds per edit",
+        "tokens per edit",
         "size of edit",
         "peak memory",
         "of it for the edit",
+        "seconds to ask",
+        "tokens per question",
     )
+    # Costs of single edits are those of one edit already.
+    edits = 1 if evidence.rounds.mode == "single" else max(evidence.facts.get("cases", 1), 1)
     rows = [
-        [method_label(method), *_cost_cells(evidence.costs.get(method, {}))]
+        [method_label(method), *_cost_cells(evidence.costs.get(method, {}), edits)]
         for method in evidence.methods
     ]
     return Table(columns, rows, MADE.get(evidence.rounds.mode, ""))
 
 
-def _cost_cells(costs: dict[str, Any]) -> list[str]:
+def _cost_cells(costs: dict[str, Any], edits: int) -> list[str]:
+    def told(key: str, shown: Callable[[Any], str]) -> str:
+        return shown(costs[key]) if key in costs else NOTHING
+
     return [
-        f"{costs['seconds']:.1f}" if "seconds" in costs else NOTHING,
-        f"{costs['asking_seconds']:.1f}" if "asking_seconds" in costs else NOTHING,
-        size_text(costs["bytes"]) if "bytes" in costs else NOTHING,
-        f"{costs['peak_mb']:,} MB" if "peak_mb" in costs else NOTHING,
-        f"{costs['extra_mb']:,} MB" if "extra_mb" in costs else NOTHING,
+        told("seconds", lambda value: f"{value:.1f}"),
+        told("seconds", lambda value: f"{value / edits:.2f}"),
+        told("tokens", lambda value: f"{value / edits:,.0f}"),
+        told("bytes", size_text),
+        told("peak_mb", lambda value: f"{value:,} MB"),
+        told("extra_mb", lambda value: f"{value:,} MB"),
+        told("asking_seconds", lambda value: f"{value:.1f}"),
+        told("asking_tokens", lambda value: f"{value:,.0f}"),
     ]
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from eval.ask import Answer, Item
 from eval.capability import SkillRow
+from eval.fluency import FLUENCY
 from eval.harness import solve
 from pipeline.facts import read_facts
 from pipeline.freetext import without_subjects
@@ -126,6 +127,8 @@ def suite_rows(
 
 
 def _told(item: Item, own: Answer) -> dict[str, Any]:
+    if item.metric == FLUENCY:
+        return {"case": item.case, "prompt": item.prompt, "text": own.text}
     [(answer, *aliases)] = item.answers
     if item.metric == "capability":
         told = {"prompt": item.prompt, "answer": answer, "aliases": aliases, "text": own.text}

@@ -183,6 +183,10 @@ class EvalConfig(Frozen):
     """At most so many probes of a category per case (None: all), the first ones of the file."""
     capability: int = Field(default=100, ge=0)
     """Questions of each kind that an edit should leave alone, and texts for perplexity."""
+    fluency_tokens: int = Field(default=48, ge=0)
+    """Length of the text that a model writes behind each edit's prompt (fluency); 0: none."""
+    judge: EndpointConfig | None = None
+    """A chat model that marks free replies as well (`edit_success_judged`, ...); None: nobody."""
     tasks: tuple[str, ...] = ()
     """Tasks of lm-evaluation-harness, by name or as a task's YAML file (extra `eval`)."""
     task_limit: int | None = Field(default=100, ge=1)
@@ -349,7 +353,7 @@ def _explain(source: str, error: dict[str, Any]) -> str:
 
 def _may_hold_a_key(error: dict[str, Any]) -> bool:
     """Whether the refused value could be, or have in it, a secret that was put into a file."""
-    if "endpoint" not in error["loc"]:
+    if not {"endpoint", "judge"} & set(error["loc"]):
         return False
     whole = error["type"] in ("extra_forbidden", "missing", "model_type")
     last, text = error["loc"][-1], str(error["input"])

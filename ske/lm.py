@@ -30,6 +30,10 @@ class Sampling(Frozen):
     max_new_tokens: int = 32
     temperature: float = 0.0
     """0 is greedy."""
+    top_k: int = 0
+    """Draw among so many most likely tokens only; 0: among all."""
+    min_new_tokens: int = 0
+    """The end token is held back until so many tokens are said."""
     seed: int = 0
     stop: tuple[str, ...] = ()
     """Texts at which a reply is cut (the text itself is left out); the end token always stops."""

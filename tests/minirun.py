@@ -17,6 +17,7 @@ from ske.types import Fact
 EVIL = "<script>alert('x')</script> | **bold** [a](http://evil.example)"
 """What a model may say: it must come out as it is, as text."""
 LAYOUTS = ("triples", "prose")
+COSTS = {"seconds": 1.5, "bytes": 2048, "peak_mb": 900, "tokens": 6200}
 
 
 def fact(number: int) -> Fact:
@@ -44,8 +45,8 @@ def minirun(folder: Path, methods: Sequence[str] = ("base", "prompt", "ske"), n:
     write_rows(run.stage("ask") / "capability.jsonl", [_skill(m) for m in methods])
     for method in methods:
         place = run.stage("train") if method == "ske" else run.stage("edit") / "items" / method
-        write_json(place / "costs.json", {"seconds": 1.5, "bytes": 2048, "peak_mb": 900})
-    asking = {method: {"seconds": 2.5, "answers": 8} for method in methods}
+        write_json(place / "costs.json", COSTS)
+    asking = {method: {"seconds": 2.5, "answers": 8, "tokens": 31.6} for method in methods}
     write_json(run.stage("ask") / "costs.json", asking)
     run.stage("score").mkdir(parents=True)
     scoring.run(run, run.stage("score"))

@@ -207,7 +207,7 @@ def test_convsent_throws_a_coin_that_always_falls_the_same(tmp_path: Path) -> No
         assert case.fact.prompt.startswith("From the sentiment dataset, answer ")
         assert case.fact.prompt.endswith(f" {side}.")
         assert case.fact.subject in case.fact.prompt
-    assert sum(row.count for row in skipped) == 200 * 5 - 200
+    assert not skipped  # every sentence is scored (tests/test_sentiment.py)
     assert load(path, limit=9).cases == cases[:9]
 
 

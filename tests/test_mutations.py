@@ -36,6 +36,8 @@ def saved() -> Saved:
             "metric": "perplexity",
             "score": 3.0,
         }
+        written = {"skill": "all", "metric": "fluency", "case": "c0", "text": "one two three four"}
+        skills[f"{method} writes"] = skill | written
     return Saved(rows, skills)
 
 
@@ -47,7 +49,7 @@ def _case(method: str, number: int, city: str) -> dict[str, Found]:
     claim = {"metric": "hard", "category": "Claims", "answers": [["no"]]}
     hop = {"metric": "portability", "category": "Reasoning", "text": f"New {city}"}
     spoken: dict[str, Found] = {
-        "edit": {"metric": "edit_success", "text": f"{city}." if right else "Old"},
+        "edit": {"metric": "edit_success", "text": f"{city}." if right else "Old", "old": "Old"},
         "hop": hop if right else hop | {"text": "Old"},
         "near": near
         | {"text": "The old mill", "base_text": "The old mill", "answers": [["old mill"]]}
@@ -114,6 +116,8 @@ def belief(*strata: int) -> set[tuple[str, str]]:
 SHARE = {("portability_share", "prompt")}
 EDITS, HOPS = {("edit_success", "all")}, {("portability", "all"), ("portability", "Reasoning")}
 AGREES = {("locality", "all"), ("locality", "Near")}
+FLUENT = {("fluency", "all"), ("fluency_entropy", "all")}
+GONE = {("forgotten", "all"), ("forgotten", "edit_success")}
 RIGHT = {("locality_correct", "all"), ("locality_correct", "Near")}
 
 MUTATIONS = [
@@ -145,6 +149,10 @@ MUTATIONS = [
         GENERATE,
         {("capability", "all"), ("capability", "sums")},
     ),
+    (set_to("lora writes", text="one two one two one"), GENERATE, FLUENT),
+    (set_to("lora writes", text="one two"), GENERATE, FLUENT),
+    # A modification may name what it replaces, but the old answer is not gone then.
+    (set_to(f"lora 0 edit {GENERATE}", text="Vell City, once Old"), GENERATE, GONE),
     (
         set_to("lora text", score=9.0),
         FORCED,

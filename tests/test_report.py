@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from minirun import EVIL, minirun, rows_of
 
-from pipeline import evidence, figures, report, sayings, scoring
+from pipeline import evidence, figures, published, report, sayings, scoring, sheets
 from pipeline.run import Run
 from ske.io import file_hash, write_rows
 
@@ -182,3 +182,35 @@ def test_a_report_loads_no_model_library(run: Run) -> None:
 
 def test_evil_text_is_what_these_tests_think() -> None:
     assert "<script>" in EVIL and "|" in EVIL
+
+
+def test_costs_are_told_per_edit_and_per_question(run: Run) -> None:
+    table = sheets.cost_table(evidence.gather(run))
+    told = dict(zip(table.columns, table.rows[1], strict=True))
+    # 1.5 seconds and 6,200 tokens for 4 edits.
+    assert told["seconds per edit"] == "0.38"
+    assert told["tokens per edit"] == "1,550"
+    assert told["tokens per question"] == "32"
+
+
+def test_published_figures_stand_apart_and_say_whose_they_are(run: Run) -> None:
+    for name in ("report.md", "report.html"):
+        page = text(run, name)
+        assert page.count("Published elsewhere, of other models") == 1
+        assert "not for comparison" in page
+        assert "76.3" in page  # SVF's edit success in the overview
+        assert "Llama-2-7b-chat" not in page  # nobody published anything about this data set
+
+
+def test_published_figures_are_those_of_the_nearest_set() -> None:
+    own, kin = published.beside("wiki_counterfact"), published.beside("world_counterfact")
+    assert own.knowedit and kin.knowedit
+    assert own.knowedit.rows == kin.knowedit.rows
+    rome = next(row for row in own.knowedit.rows if row[0] == "ROME")
+    assert rome == ["ROME", "98.6", "55.9", "52.0", "584.0"]
+    assert "wiki_counterfact is not world_counterfact" in kin.knowedit.caption
+    assert "is not" not in own.knowedit.caption
+    assert published.beside("mine").knowedit is None
+    for figures in published.KNOWEDIT.values():
+        assert {len(values) for values in figures.values()} == {len(published.METHODS)}
+    assert "divergence" in (published.beside("convsent").knowedit or own.knowedit).caption

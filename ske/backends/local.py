@@ -184,9 +184,11 @@ class LocalLM:
             options = {
                 "do_sample": True,
                 "temperature": sampling.temperature,
-                "top_k": 0,
+                "top_k": sampling.top_k,
                 "top_p": 1.0,
             }
+        if sampling.min_new_tokens:
+            options["min_new_tokens"] = sampling.min_new_tokens
         return GenerationConfig(
             max_new_tokens=sampling.max_new_tokens,
             eos_token_id=self._end_ids(),

@@ -1,0 +1,109 @@
+"""An optional judge for free replies: a chat model marks what a match by words may get wrong.
+
+Writes `judged.jsonl` beside the rows of stage `ask`; verdicts are kept under `items/` by what was
+asked, so that a killed run, or one with another method, asks only what is new.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple, TypeVar
+
+from agents.brain import Decision
+from agents.chat import ChatModel, Refused
+from agents.endpoint import ADVICE, Endpoint, ready
+from agents.parsing import Unusable, parsed
+from eval.judge import FILE, JudgedRow, to_judge
+from eval.score import Row
+from prompts.loader import Rendered, render, template_hash
+from ske.config import EndpointConfig
+from ske.io import append_rows, drop_torn_line, read_rows, write_rows
+from ske.types import UserError, content_hash
+
+T = TypeVar("T")
+TEMPLATE = "judge/reply"
+
+
+class Verdict(Decision):
+    """The judge's reply."""
+
+    verdict: Literal["right", "wrong"]
+
+
+class Heard(NamedTuple):
+    """What the judge said to one question."""
+
+    said: str
+    error: str | None
+
+
+def check(config: EndpointConfig) -> None:
+    """Whether the judge can be asked at all; before any model is loaded.
+
+    Raises:
+        UserError: an extra or the key's variable is missing.
+    """
+    _under_own_name(lambda: ready(config))
+
+
+def judge(rows: Sequence[Row], config: EndpointConfig, folder: Path) -> None:
+    """Ask about every free reply that has something to be marked by.
+
+    Raises:
+        UserError: the judge cannot be reached.
+    """
+    model, wanted = Endpoint(config), to_judge(rows)
+    asked = [_question(row) for row in wanted]
+    keys = [content_hash([model.identity, model.sampling, one.text]) for one in asked]
+    path = folder / "items" / "verdicts.jsonl"
+    drop_torn_line(path)
+    heard = {row["key"]: Heard(row["said"], row["error"]) for row in read_rows(path)}
+    for key, one in zip(keys, asked, strict=True):
+        if key not in heard:
+            known = bool(heard)
+            heard[key] = _under_own_name(lambda one=one, known=known: _ask(model, one, known))
+            append_rows(path, [{"key": key, **heard[key]._asdict()}])
+    name = f"{model.identity} {template_hash(TEMPLATE)}"
+    marked = (_marked(row, heard[key], name) for row, key in zip(wanted, keys, strict=True))
+    write_rows(folder / FILE, (row.model_dump(mode="json") for row in marked))
+
+
+def _question(row: Row) -> Rendered:
+    return render(
+        TEMPLATE,
+        question=row.prompt,
+        accepted=[list(aliases) for aliases in row.answers],
+        reply=row.text,
+        schema=json.dumps(Verdict.model_json_schema()),
+    )
+
+
+def _ask(model: ChatModel, question: Rendered, known: bool) -> Heard:
+    try:
+        said = model.say([{"role": "user", "content": question.text}], Verdict, known)
+    except Refused as error:
+        return Heard("", f"the judge refuses: {error}")
+    return Heard(said.text, None)
+
+
+def _marked(row: Row, heard: Heard, name: str) -> JudgedRow:
+    right, error = None, heard.error
+    if error is None:
+        try:
+            right = parsed(heard.said, Verdict).verdict == "right"
+        except Unusable as problem:
+            error = f"no verdict: {problem}"
+    fields = row.model_dump(include={"method", "dataset", "seed", "case", "metric", "probe"})
+    fields |= {"category": row.category, "right": right, "said": heard.said}
+    return JudgedRow.model_validate(fields | {"judge": name, "error": error})
+
+
+def _under_own_name(call: Callable[[], T]) -> T:
+    """The endpoint speaks of the agents' own key of the configuration."""
+    try:
+        return call()
+    except UserError as error:
+        told = str(error).replace("design.endpoint", "eval.judge")
+        raise type(error)(told.replace(ADVICE, "or go without: --set eval.judge=null")) from None
