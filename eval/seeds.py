@@ -1,8 +1,8 @@
 """Several runs that differ only in their seeds, as one: their saved rows, with seeds as a level.
 
 Reads of each run folder `config.yaml` and, of `stages/ask`, `rows.jsonl`, `capability.jsonl` and,
-where there are any, `opinions.jsonl`, `judged.jsonl` and `retention.jsonl`; writes nothing. `tables.results` and
-`tables.comparisons` then give each seed's own lines and those over all seeds.
+where there are any, `opinions.jsonl`, `judged.jsonl` and `retention.jsonl`; writes nothing.
+`tables.results` and `tables.comparisons` then give each seed's own lines and those over all seeds.
 
 Runs that also differ in how many edits they make are put together by that number.
 """

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 
 from eval.fluency import ENTROPY, FLUENCY
 from eval.further import FURTHER, LEAST, further
-from eval.levels import Bounds
 from eval.judge import JUDGED
+from eval.levels import Bounds
 from eval.score import ALL, BASE, METRICS, PROTOCOLS, CaseKey, ErrorKey, Row, per_case
 from eval.sentiment import DRAWDOWN, SENTIMENT
 from eval.stats import PERCENT, Interval, bootstrap_seeds, holm, paired

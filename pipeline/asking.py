@@ -3,8 +3,8 @@
 Writes `rows.jsonl` (one line a probe, method and protocol: all that scores are made of),
 `capability.jsonl` (the suite of `pipeline.suite`, and texts written behind the edits' prompts), of
 sequential runs `retention.jsonl` (each round's facts after every later round) and of ConvSent
-`opinions.jsonl`, and `judged.jsonl` if a judge is named. Replies are kept under `items/` by content, so that a new method in the list costs
-only its own answers.
+`opinions.jsonl`, and `judged.jsonl` if a judge is named. Replies are kept under `items/` by
+content, so that a new method in the list costs only its own answers.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from eval.retention import FILE as RETENTION
 from eval.score import BASE, Row
 from eval.sentiment import FILE as OPINIONS
 from pipeline.edits import edited, hash_of
-from pipeline.judging import check, judge
 from pipeline.facts import read_cases, summary_of
+from pipeline.judging import check, judge
 from pipeline.places import edit_folders
 from pipeline.rounds import Rounds, read_rounds
 from pipeline.run import Run

@@ -2,9 +2,9 @@
 
 Writes `edit/` (the student's) and `student/` in the run folder for `train`; `items/METHOD/`, or
 `items/rounds/METHOD/NUMBER/` where facts are edited in several rounds, and `edits.json` (hashes)
-for `edit`; seconds, bytes, peak memory and tokens go into `costs.json`, the texts an edit is made of into
-`used.jsonl`, what the guard finds in them into `leakage.json`. `pipeline.teaching` is `train` in
-several rounds.
+for `edit`; seconds, bytes, peak memory and tokens go into `costs.json`, the texts an edit is made
+of into `used.jsonl`, what the guard finds in them into `leakage.json`. `pipeline.teaching` is
+`train` in several rounds.
 """
 
 from __future__ import annotations

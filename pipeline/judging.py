@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeVar
 
-from agents.brain import Decision
 from agents.chat import ChatModel, Refused
 from agents.endpoint import ADVICE, Endpoint, ready
 from agents.parsing import Unusable, parsed
@@ -20,13 +19,13 @@ from eval.score import Row
 from prompts.loader import Rendered, render, template_hash
 from ske.config import EndpointConfig
 from ske.io import append_rows, drop_torn_line, read_rows, write_rows
-from ske.types import UserError, content_hash
+from ske.types import Frozen, UserError, content_hash
 
 T = TypeVar("T")
 TEMPLATE = "judge/reply"
 
 
-class Verdict(Decision):
+class Verdict(Frozen):
     """The judge's reply."""
 
     verdict: Literal["right", "wrong"]

@@ -32,8 +32,9 @@ MEASURE = """<script>addEventListener("load", () => {
     images: [...document.images].map(i => i.naturalWidth),
     pairs: seen.map(([s, e]) => [s, colour(e, "color"), behind(e)])}, "*");
 })</script></body>"""
-FRAME = """<!doctype html><body style="margin:0"><iframe src="page.html" width="WIDTH" height="HEIGHT"
-style="border:0;display:block"></iframe><pre id="told"></pre>
+FRAME = """<!doctype html><body style="margin:0">
+<iframe src="page.html" width="WIDTH" height="HEIGHT" style="border:0;display:block">
+</iframe><pre id="told"></pre>
 <script>onmessage = e => document.getElementById("told").textContent = JSON.stringify(e.data)
 </script></body>"""
 

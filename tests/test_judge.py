@@ -1,4 +1,4 @@
-"""The optional judge: asked by a prompt file, read strictly, never in the way of the other figures."""
+"""The optional judge: asked by a prompt file, read strictly, never in the way of other figures."""
 
 import json
 from collections.abc import Callable

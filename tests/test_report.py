@@ -211,6 +211,6 @@ def test_published_figures_are_those_of_the_nearest_set() -> None:
     assert "wiki_counterfact is not world_counterfact" in kin.knowedit.caption
     assert "is not" not in own.knowedit.caption
     assert published.beside("mine").knowedit is None
-    for figures in published.KNOWEDIT.values():
-        assert {len(values) for values in figures.values()} == {len(published.METHODS)}
+    for published_figures in published.KNOWEDIT.values():
+        assert {len(values) for values in published_figures.values()} == {len(published.METHODS)}
     assert "divergence" in (published.beside("convsent").knowedit or own.knowedit).caption
