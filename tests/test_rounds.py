@@ -224,9 +224,11 @@ def test_the_suite_is_asked_once_after_the_last_round(sequential: Run) -> None:
     rows = read_rows(sequential.stage("ask") / "capability.jsonl")
     asked = suite_items(sequential, sequential.stage("ask"))
     for method in ("base", "prompt", "ft_m"):
-        assert [row["skill"] for row in rows if row["method"] == method] == [
+        own = [row for row in rows if row["method"] == method]
+        assert [row["skill"] for row in own if row["metric"] != "fluency"] == [
             item.category for item in asked
         ]
+        assert any(row["metric"] == "fluency" for row in own)
     kept = read_rows(sequential.stage("ask") / "retention.jsonl")
     assert {row["row"]["metric"] for row in kept} == {"edit_success", "paraphrase"}
 
@@ -295,7 +297,9 @@ def test_single_edits_know_nothing_of_each_other(tmp_path: Path) -> None:
         with load_edit(place).applied(lm) as changed:
             [reply] = changed.generate([ask(fact["prompt"])], Sampling(max_new_tokens=4))
         assert said[fact["id"]] == reply.text == fact["target_new"]
-    assert read_rows(run.stage("ask") / "capability.jsonl") == []
+    # No one model holds all edits, so there is no suite; texts belong to their own edits.
+    written = read_rows(run.stage("ask") / "capability.jsonl")
+    assert {row["metric"] for row in written} == {"fluency"}
     assert not (run.folder / "retention.csv").exists()
     single, batch = costs_of(run, "ft_m"), run_of(tmp_path / "b", ("base", "ft_m"), limit=1)
     batch.execute("edit")

@@ -47,6 +47,8 @@ def test_hand_written_facts_go_in_and_a_model_comes_out(tmp_path: Path) -> None:
             str(out),
             "--set",
             "teach.free_texts=64",
+            "--set",
+            "design.max_trials=4",
         ]
     )
     assert result.returncode == 0, result.stderr

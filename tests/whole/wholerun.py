@@ -13,6 +13,7 @@ SMALL = [
     "--set", "edits.limit=6", "--set", "design.max_trials=4", "--set", "teach.free_texts=48",
     "--set", "train.epochs=2", "--set", "eval.capability=4", "--set", "options.lora.epochs=4",
     "--set", "train.min_steps=0", "--set", "options.lora.min_steps=0",
+    "--set", "teach.neighbours=6", "--set", "eval.max_probes=3",
 ]  # fmt: skip
 
 
