@@ -6,6 +6,7 @@ second moments. So we run in float64, too, and may differ by what nine digits le
 
 import json
 import math
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -245,3 +246,11 @@ def test_alphaedits_update_is_the_authors_system() -> None:
         system = p @ (keys.T @ keys + earlier.T @ earlier) + 10 * torch.eye(256).double()
         expected = torch.linalg.solve(system, p @ keys.T).T
         torch.testing.assert_close(solver.lefts(keys), expected, rtol=1e-9, atol=1e-12)
+
+
+def test_the_tests_that_the_page_names_exist() -> None:
+    page = (GOLDEN.parent.parent / "docs" / "conformance.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(test_\w+\.py)::(test_\w+)`", page)
+    assert len(named) > 25
+    for file, test in named:
+        assert f"def {test}(" in (GOLDEN.parent / file).read_text(encoding="utf-8"), (file, test)
