@@ -15,7 +15,9 @@ from typing import Any
 import torch
 from peft import AdaLoraConfig, PeftModel
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.modeling_utils import PreTrainedModel
 
+from methods.adapters import places
 from methods.base import Lesson, Workshop, options_of, weights_of
 from methods.delta import DeltaEdit
 from methods.sft import Recipe, train_with
@@ -50,16 +52,16 @@ class AdaLora:
             Lesson(chat=ask(fact.prompt), completion=fact.target_new, fact=fact.id)
             for fact in facts
         ]
+        holder = weights_of(lm, "adalora")
         recipe = Recipe(
-            adapter=lambda steps: adalora_config(self.options, steps),
+            adapter=lambda steps: adalora_config(self.options, holder.model, steps),
             trainer=AllocatingTrainer,
             callbacks=(Allocate(),),
         )
-        holder = weights_of(lm, "adalora")
         return train_with(recipe, holder, lessons, self.options, self.workshop, "adalora")
 
 
-def adalora_config(options: AdaLoraOptions, steps: int) -> AdaLoraConfig:
+def adalora_config(options: AdaLoraOptions, model: PreTrainedModel, steps: int) -> AdaLoraConfig:
     """The schedule of ranks: full for a tenth of the steps, final for the last quarter."""
     return AdaLoraConfig(
         init_r=options.rank + (options.rank + 1) // 2,
@@ -71,8 +73,7 @@ def adalora_config(options: AdaLoraOptions, steps: int) -> AdaLoraConfig:
         deltaT=max(1, steps // 100),
         total_step=steps,
         orth_reg_weight=options.orthogonality,
-        target_modules="all-linear",
-        task_type="CAUSAL_LM",
+        **places(options, model),
     )
 
 

@@ -8,21 +8,52 @@ import torch
 from peft import LoraConfig, PeftModel
 from peft.tuners.adalora.layer import SVDLinear
 from peft.tuners.lora import LoraLayer
+from torch import nn
 from transformers.modeling_utils import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from methods.delta import LowRank
 from ske.training import LowRankOptions
+from ske.types import UserError
 
 
-def lora_config(options: LowRankOptions) -> LoraConfig:
-    """LoRA (Hu et al. 2021, arXiv 2106.09685) at every linear layer but the head."""
+def lora_config(options: LowRankOptions, model: PreTrainedModel) -> LoraConfig:
+    """LoRA (Hu et al. 2021, arXiv 2106.09685) where the options say.
+
+    Raises:
+        UserError: the model has no such modules or layers.
+    """
     return LoraConfig(
-        r=options.rank,
-        lora_alpha=options.alpha,
-        lora_dropout=0.0,
-        target_modules="all-linear",
-        task_type="CAUSAL_LM",
+        r=options.rank, lora_alpha=options.alpha, lora_dropout=0.0, **places(options, model)
     )
+
+
+def places(options: LowRankOptions, model: PreTrainedModel) -> dict[str, Any]:
+    """Where adapters go, in the words of peft's configurations.
+
+    Raises:
+        UserError: the model has no such modules or layers.
+    """
+    wanted = options.target_modules
+    there = {
+        name.rpartition(".")[2]
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear | Conv1D) and module is not model.get_output_embeddings()
+    }
+    if wanted != "all-linear" and (unknown := sorted(set(wanted) - there)):
+        raise UserError(
+            f"target_modules: {', '.join(unknown)}: the model has no linear map of this name; "
+            f"it has {', '.join(sorted(there))}"
+        )
+    depth = model.config.get_text_config().num_hidden_layers
+    for layer in options.layers or ():
+        if layer >= depth:
+            raise UserError(f"layers: {layer} is not there; the model has 0 to {depth - 1}")
+    return {
+        "target_modules": wanted if wanted == "all-linear" else list(wanted),
+        "layers_to_transform": None if options.layers is None else list(options.layers),
+        "task_type": "CAUSAL_LM",
+    }
 
 
 def low_rank_deltas(model: PeftModel) -> dict[str, LowRank | torch.Tensor]:

@@ -93,7 +93,7 @@ class Sdft:
                 model=holder.model,
                 args=config,
                 train_dataset=Dataset.from_list(rows),
-                peft_config=lora_config(options),
+                peft_config=lora_config(options, holder.model),
                 callbacks=[Progress(workshop.progress)],
             )
             return DeltaEdit(learned(trainer, folder, before), "sdft")

@@ -57,7 +57,9 @@ def train(
 ) -> DeltaEdit:
     """Train low-rank adapters or all weights on lessons; see `train_with`."""
     recipe = Recipe(
-        adapter=(lambda steps: lora_config(options)) if options.tuning == "lora" else None,
+        adapter=(lambda steps: lora_config(options, holder.model))
+        if options.tuning == "lora"
+        else None,
         locality_weight=options.locality_weight,
     )
     return train_with(recipe, holder, lessons, options, workshop, method)

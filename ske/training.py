@@ -34,6 +34,11 @@ class LowRankOptions(Schedule):
     """Rank of the adapters."""
     alpha: int = 16
     """Scale of the adapters; the update is alpha / rank * B A."""
+    target_modules: Literal["all-linear"] | tuple[str, ...] = "all-linear"
+    """Which linear maps get one: all but the head, or those with these names, as peft takes them,
+    e.g. [q_proj, v_proj]."""
+    layers: tuple[NotNegativeInt, ...] | None = None
+    """In which layers, counted from 0; None is all."""
 
 
 class SftOptions(LowRankOptions):

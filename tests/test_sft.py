@@ -22,6 +22,7 @@ from methods.trainer import LessonTrainer
 from ske.backends.local import LocalLM
 from ske.lm import Pair, Sampling, ask
 from ske.training import SftOptions
+from ske.types import UserError
 
 SHORT = SftOptions(rank=4, alpha=8, learning_rate=5e-3, epochs=8, batch_size=2)
 
@@ -206,7 +207,7 @@ def test_no_word_of_the_prompt_is_learned_by_full_tuning_either() -> None:
 @pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
 def test_deltas_are_what_peft_merges(architecture: str) -> None:
     lm = tiny.lm(architecture)
-    peft = get_peft_model(copy.deepcopy(lm.model), lora_config(SHORT))
+    peft = get_peft_model(copy.deepcopy(lm.model), lora_config(SHORT, lm.model))
     torch.manual_seed(0)
     layers = [layer for layer in peft.modules() if isinstance(layer, LoraLayer)]
     for layer in layers:
@@ -217,6 +218,29 @@ def test_deltas_are_what_peft_merges(architecture: str) -> None:
     with edit.applied(lm):
         for name, value in lm.model.state_dict().items():
             assert torch.allclose(value, merged[name], atol=1e-6), name
+
+
+def adapted(architecture: str, **options: Any) -> list[str]:
+    return list(learn(tiny.lm(architecture), taught(), SHORT.model_copy(update=options)))
+
+
+@pytest.mark.filterwarnings("ignore:fan_in_fan_out")
+@pytest.mark.parametrize(("architecture", "name"), [("qwen3", "v_proj"), ("gpt2", "c_attn")])
+def test_adapters_go_where_the_options_say(architecture: str, name: str) -> None:
+    everywhere = adapted(architecture)
+    chosen = adapted(architecture, target_modules=(name,), layers=(1,))
+    assert len(chosen) == 1 < len(everywhere)
+    assert chosen[0] in everywhere
+    assert ".1." in chosen[0] and chosen[0].endswith(f"{name}.weight")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"target_modules": ("v_prj",)}, r"v_prj.*v_proj"), ({"layers": (9,)}, r"layers: 9.*0 to")],
+)
+def test_a_place_that_is_not_there_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        adapted("qwen3", **options)
 
 
 # -- interruptions ----------------------------------------------------------------------------

@@ -195,7 +195,7 @@ def test_the_budget_of_ranks_ends_at_the_configured_one(architecture: str) -> No
     options = AdaLoraOptions(rank=4, epochs=40, learning_rate=5e-3)
     ranks, lm = Ranks(), tiny.lm(architecture)
     recipe = Recipe(
-        adapter=lambda steps: adalora_config(options, steps),
+        adapter=lambda steps: adalora_config(options, lm.model, steps),
         trainer=AllocatingTrainer,
         callbacks=(Allocate(), ranks),
     )
@@ -220,9 +220,10 @@ def test_adalora_deltas_are_what_peft_merges(architecture: str) -> None:
 
 
 def _adapted(architecture: str = "qwen3", **options: Any) -> PeftModel:
-    config = adalora_config(AdaLoraOptions(rank=4, **options), 100)
+    model = tiny.lm(architecture).model
+    config = adalora_config(AdaLoraOptions(rank=4, **options), model, 100)
     config.fan_in_fan_out = architecture == "gpt2"
-    peft = get_peft_model(tiny.lm(architecture).model, config)
+    peft = get_peft_model(model, config)
     assert isinstance(peft, PeftModel)
     for layer in peft.modules():
         if isinstance(layer, SVDLinear):
