@@ -46,7 +46,9 @@ def test_hand_written_facts_go_in_and_a_model_comes_out(tmp_path: Path) -> None:
             "--out",
             str(out),
             "--set",
-            "teach.free_texts=64",
+            "teach.free_texts=32",
+            "--set",
+            "teach.neighbours=8",
             "--set",
             "design.max_trials=4",
         ]
@@ -75,8 +77,6 @@ def test_a_real_knowedit_file_goes_all_the_way(tmp_path: Path) -> None:
             f"data.path={path}",
             "--set",
             "edits.limit=3",
-            "--set",
-            "eval.max_probes=3",
         )
     )
     assert result.returncode == 0, result.stderr

@@ -10,10 +10,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 SMALL = [
-    "--set", "edits.limit=6", "--set", "design.max_trials=4", "--set", "teach.free_texts=48",
+    "--set", "edits.limit=4", "--set", "design.max_trials=4", "--set", "teach.free_texts=24",
     "--set", "train.epochs=2", "--set", "eval.capability=4", "--set", "options.lora.epochs=4",
     "--set", "train.min_steps=0", "--set", "options.lora.min_steps=0",
-    "--set", "teach.neighbours=6", "--set", "eval.max_probes=3",
+    "--set", "teach.neighbours=4", "--set", "eval.max_probes=2",
+    "--set", "eval.fluency_tokens=16",
 ]  # fmt: skip
 
 
