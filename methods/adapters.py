@@ -49,6 +49,8 @@ def places(options: LowRankOptions, model: PreTrainedModel) -> dict[str, Any]:
     for layer in options.layers or ():
         if layer >= depth:
             raise UserError(f"layers: {layer} is not there; the model has 0 to {depth - 1}")
+    if options.layers is not None and wanted == "all-linear":
+        wanted = sorted(there)  # peft takes layers only beside names
     return {
         "target_modules": wanted if wanted == "all-linear" else list(wanted),
         "layers_to_transform": None if options.layers is None else list(options.layers),

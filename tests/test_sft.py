@@ -229,6 +229,7 @@ def adapted(architecture: str, **options: Any) -> list[str]:
 def test_adapters_go_where_the_options_say(architecture: str, name: str) -> None:
     everywhere = adapted(architecture)
     chosen = adapted(architecture, target_modules=(name,), layers=(1,))
+    assert adapted(architecture, layers=(1,)) == [n for n in everywhere if ".1." in n]
     assert len(chosen) == 1 < len(everywhere)
     assert chosen[0] in everywhere
     assert ".1." in chosen[0] and chosen[0].endswith(f"{name}.weight")
