@@ -15,6 +15,7 @@ from rich.rule import Rule
 from rich.text import Text
 
 from agents.calls import Call
+from agents.meter import TEACHER
 from agents.model_brain import CALLS
 from pipeline.labels import counted
 from pipeline.run import Run
@@ -35,7 +36,8 @@ def one_turn(run: Run, number: int) -> RenderableType:
     """
     check_designed(run)
     event = turn(run, number)
-    head = f"turn {number}: {event.role}, decided by {event.brain}"
+    how = "asks the teacher" if event.brain == TEACHER else f"decided by {event.brain}"
+    head = f"turn {number}: {event.role}, {how}"
     source = f"prompts/{event.template}.md {event.template_hash}" if event.template else "no prompt"
     facts = f"\nabout {counted(len(event.facts), 'fact')}: {', '.join(event.facts)}"
     parts: list[RenderableType] = [

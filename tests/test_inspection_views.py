@@ -91,6 +91,15 @@ def test_one_turn_is_shown_in_full(designed: Run) -> None:
         look(designed, turn=9999)
 
 
+def test_the_trials_can_be_read_on_a_terminal_of_80_columns(designed: Run) -> None:
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(inspection.overview(designed), markup=False)
+    told = console.export_text()
+    assert "\u2026" not in told, "nothing is cut"
+    first = next(line for line in told.splitlines() if line.strip().startswith("0 search"))
+    assert first.split()[1:4] == ["search", "triples", "designer"]
+
+
 def test_a_turn_can_be_read_before_the_design_is_done(designed: Run, tmp_path: Path) -> None:
     run = minirun(tmp_path)
     folder = run.stage("design")
