@@ -100,8 +100,10 @@ def _joined(runs: Sequence[_One]) -> Runs:
         whole.retention.extend(
             item.model_copy(update={"row": _own(item.row, label, names)}) for item in own.retention
         )
-        for mine, all_ in zip(own.beside, whole.beside, strict=True):
-            all_.extend(_own(row, label, names) for row in mine)
+        beside, all_beside = own.beside, whole.beside
+        all_beside.capability.extend(_own(row, label, names) for row in beside.capability)
+        all_beside.opinions.extend(_own(row, label, names) for row in beside.opinions)
+        all_beside.judged.extend(_own(row, label, names) for row in beside.judged)
     places = {label: run.folder for label, run in zip(labels, runs, strict=True)}
     return Runs(runs[0].config, whole, places)
 
