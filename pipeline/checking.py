@@ -75,10 +75,12 @@ def _same_edits(run: Run, name: str, found: Saved) -> None:
     """Ids of the embedded world are positions in what was drawn, so prompts are compared, too."""
     prompts = {fact.id: fact.prompt for fact in read_facts(run)}
     for row in found:
-        edit = isinstance(row, Row) and row.metric == "edit_success" and row.probe == 0
+        told, same = "", True
+        if isinstance(row, Row) and row.metric == "edit_success" and row.probe == 0:
+            told = f" with the prompt {row.prompt!r}"
+            same = row.prompt == prompts.get(row.case)
         # Questions of the suite belong to no case.
-        if row.case and (row.case not in prompts or (edit and row.prompt != prompts[row.case])):
-            told = f" with the prompt {row.prompt!r}" if edit else ""
+        if row.case and not (same and row.case in prompts):
             raise UserError(
                 f"{run.stage('ask')}/{name}: case {row.case!r}{told} is none of the edits in "
                 f"{run.stage('facts')}/facts.jsonl; the answers are another run's"
