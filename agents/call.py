@@ -12,9 +12,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from agents.brain import Decided, Decision
+from agents.brain import Brain, Decided, Decision, RulesBrain
 from agents.context import Context
-from agents.meter import TEACHER
+from agents.meter import TEACHER, Spent
 from prompts.loader import render, template_hash
 from ske.lm import Chat, Message, Reply, Sampling, ask
 from ske.trace import Event
@@ -62,7 +62,8 @@ def decide(
     message = render(TEMPLATES.get(role, f"agents/{role}"), **variables, schema=shown)
     messages: list[Message] = [{"role": "user", "content": message.text}]
     started = time.perf_counter()
-    made = context.brain.decide(role, messages, schema, rule, flaw)
+    brain, unpaid = _who_decides(context, message.text)
+    made = brain.decide(role, messages, schema, rule, flaw)
     if record:
         event = Event(
             stage=STAGE,
@@ -73,7 +74,7 @@ def decide(
             variables=shortened(variables),
             messages=[_clipped(m) for m in messages],
             scores=score(made.decision) if score else {},
-            notes=[*notes, *made.notes],
+            notes=[*notes, *unpaid, *made.notes],
             facts=list(facts),
             seconds=round(time.perf_counter() - started, 4),
             **_told(made),
@@ -81,6 +82,17 @@ def decide(
         context.trace.add(event)
         context.meter.add(event)
     return made.decision
+
+
+def _who_decides(context: Context, question: str) -> tuple[Brain, list[str]]:
+    """The brain; the rules, and why, where a budget has no room for a model's turn."""
+    if context.brain.name == RulesBrain.name:
+        return context.brain, []
+    try:
+        context.meter.check(0, len(question))
+    except Spent as spent:
+        return RulesBrain(), [f"{spent}: {context.brain.name} is not asked, the rules decide"]
+    return context.brain, []
 
 
 def _told(made: Decided[Any]) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """What a design has spent, against its budgets: questions to the teacher, tokens, seconds.
 
 The budgets are hard: a question that would pass one is not put. Tokens and seconds of a call are
-known only afterwards, so they are foreseen from the calls before it.
+known only afterwards, so they are foreseen from the calls before it. Of a model that decides, only
+the question is foreseen: its reply, or a repeated question, may pass a budget once.
 """
 
 from __future__ import annotations
@@ -65,7 +66,11 @@ class Meter:
             self.tokens_a_fact = max(self.tokens_a_fact, event.tokens / n)
 
     def check(self, calls: int, characters: int) -> None:
-        """Refuse a call to the teacher that would pass a budget.
+        """Refuse what would pass a budget.
+
+        Args:
+            calls: Questions to the teacher; 0 for a turn of a model that decides.
+            characters: Of all that would be read.
 
         Raises:
             Spent: It would.

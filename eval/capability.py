@@ -16,7 +16,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from eval.fluency import ENTROPY, FLUENCY, fluency
-from eval.score import CaseKey, collect, matches
+from eval.score import CaseKey, ErrorKey, collect, matches
 from ske.types import Frozen
 
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -53,6 +53,16 @@ class SkillRow(Frozen):
             )
         return self
 
+    @property
+    def protocol(self) -> str:
+        """Of the figure that the row counts for."""
+        return "teacher_forced" if self.metric == "perplexity" else "generate"
+
+    @property
+    def error_key(self) -> ErrorKey:
+        """Where it is counted if it is an error row."""
+        return ErrorKey(self.method, self.dataset, self.protocol, self.metric)
+
 
 def values(rows: Iterable[SkillRow]) -> dict[CaseKey, float]:
     """The value of every question and text; rows with an error have none, and are not 0."""
@@ -62,8 +72,7 @@ def values(rows: Iterable[SkillRow]) -> dict[CaseKey, float]:
         place = (row.method, row.dataset, row.skill, row.seed)
         case = row.case or f"{row.skill} {asked[place]}"
         asked[place] += 1
-        protocol = "teacher_forced" if row.metric == "perplexity" else "generate"
-        key = CaseKey(row.method, row.dataset, protocol, row.metric, row.skill, case, row.seed)
+        key = CaseKey(row.method, row.dataset, row.protocol, row.metric, row.skill, case, row.seed)
         if row.error is None and row.metric == FLUENCY:
             written = fluency(row.text)
             found += [(key, written.share), (key._replace(metric=ENTROPY), written.entropy)]

@@ -11,10 +11,11 @@ from typing import Literal
 
 from pydantic import model_validator
 
-from eval.score import CaseKey, Row, collect
+from eval.score import CaseKey, ErrorKey, Row, collect
 from ske.types import Frozen
 
 FILE = "judged.jsonl"
+PROTOCOL = "generate"
 OF = ("edit_success", "paraphrase", "portability")
 """What is judged; locality is agreement with the base model, which needs no judge."""
 JUDGED = tuple(f"{metric}_judged" for metric in OF)
@@ -43,11 +44,21 @@ class JudgedRow(Frozen):
             raise ValueError(f"case {self.case!r}, {self.metric}: no verdict and no error")
         return self
 
+    @property
+    def judged_metric(self) -> str:
+        """What its verdict counts for."""
+        return f"{self.metric}_judged"
+
+    @property
+    def error_key(self) -> ErrorKey:
+        """Where it is counted if it is an error row."""
+        return ErrorKey(self.method, self.dataset, PROTOCOL, self.judged_metric)
+
 
 def to_judge(rows: Iterable[Row]) -> list[Row]:
     """The rows that a judge is asked about."""
     return [
-        row for row in rows if row.protocol == "generate" and row.metric in OF and row.error is None
+        row for row in rows if row.protocol == PROTOCOL and row.metric in OF and row.error is None
     ]
 
 
@@ -58,8 +69,8 @@ def values(rows: Iterable[JudgedRow]) -> dict[CaseKey, float]:
             CaseKey(
                 row.method,
                 row.dataset,
-                "generate",
-                f"{row.metric}_judged",
+                PROTOCOL,
+                row.judged_metric,
                 row.category,
                 row.case,
                 row.seed,

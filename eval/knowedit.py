@@ -11,6 +11,7 @@ import random
 import re
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from eval.records import Case, Probe, Source
@@ -153,7 +154,7 @@ def sanitation_cases(source: Source, data: dict[str, Any]) -> list[Case]:
     facts = [fact for fact in facts if fact is not None]
     kept = _kept_questions(source, data, kept_key)
     same: dict[str, tuple[Probe, ...]] = {}
-    if edits_key == "K_F" and (tested := _test_file(source)) is not None:
+    if edits_key == "K_F" and (tested := _tested(source)) is not None:
         reason = "questions to keep: those of the test file are asked"
         source.skip_all("probe", f'"{kept_key}"', reason, len(kept))
         kept = _kept_questions(source, tested, "locality")
@@ -173,13 +174,19 @@ def sanitation_cases(source: Source, data: dict[str, Any]) -> list[Case]:
     ]
 
 
-def _test_file(source: Source) -> dict[str, Any] | None:
+def test_file(path: Path) -> Path | None:
+    """The test file beside a train file: `..._test.json` beside `..._train.json`."""
+    name = re.sub(r"train(?=\.json$)", "test", path.name, flags=re.IGNORECASE)
+    beside = path.with_name(name)
+    return beside if name != path.name and beside.exists() else None
+
+
+def _tested(source: Source) -> dict[str, Any] | None:
     """What is asked of the edits that a train file makes, if it lies beside that."""
-    name = re.sub(r"train(?=\.json$)", "test", source.path.name, flags=re.IGNORECASE)
-    path = source.path.with_name(name)
-    if name == source.path.name or not path.exists():
+    path = test_file(source.path)
+    if path is None:
         return None
-    data = parse_json(read_text(path), name)
+    data = parse_json(read_text(path), path.name)
     return data if isinstance(data, dict) and set(SANITATION_KEYS[0]) <= set(data) else None
 
 

@@ -1,8 +1,8 @@
 """Several runs that differ only in their seeds, as one: their saved rows, with seeds as a level.
 
-Reads of each run folder `config.yaml` and, of `stages/ask`, `rows.jsonl`, `capability.jsonl` and,
-where there are any, `opinions.jsonl`, `judged.jsonl` and `retention.jsonl`; writes nothing.
-`tables.results` and `tables.comparisons` then give each seed's own lines and those over all seeds.
+Reads of each run folder `config.yaml` and what stage `ask` has saved (`eval.answers`); writes
+nothing. `tables.results` and `tables.comparisons` then give each seed's own lines and those over
+all seeds.
 
 Runs that also differ in how many edits they make are put together by that number.
 """
@@ -13,17 +13,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from eval.capability import SkillRow, values
-from eval.judge import FILE as JUDGED
+from eval.answers import Answers, Beside, read_answers
+from eval.capability import SkillRow
 from eval.judge import JudgedRow
-from eval.judge import values as judged_values
-from eval.retention import FILE as RETENTION
-from eval.retention import RetentionRow
-from eval.saved import read_saved
-from eval.score import CaseKey, Row
-from eval.sentiment import FILE as OPINIONS
+from eval.score import Row
 from eval.sentiment import OpinionRow
-from eval.sentiment import values as turned
 from ske.config import Config, load
 from ske.types import UserError
 
@@ -40,31 +34,15 @@ class Runs(NamedTuple):
 
     config: Config
     """That of the first run."""
-    rows: list[Row]
-    capability: list[SkillRow]
+    answers: Answers
     seeds: dict[int, Path]
     """Which seed of the rows is which run."""
-    retention: list[RetentionRow]
-    """Of sequential runs: the answers after each round."""
-    opinions: list[OpinionRow]
-    """Of ConvSent: what people say of the topics."""
-    judged: list[JudgedRow]
-    """Where there is a judge: its verdicts."""
-
-    @property
-    def beside(self) -> dict[CaseKey, float]:
-        """Values of what is no probe of a case."""
-        return values(self.capability) | turned(self.opinions) | judged_values(self.judged)
 
 
 class _One(NamedTuple):
     folder: Path
     config: Config
-    rows: list[Row]
-    capability: list[SkillRow]
-    retention: list[RetentionRow]
-    opinions: list[OpinionRow]
-    judged: list[JudgedRow]
+    answers: Answers
 
 
 def gather(folders: Sequence[Path]) -> Runs:
@@ -114,44 +92,34 @@ def _joined(runs: Sequence[_One]) -> Runs:
     """Runs that are alike but for their seeds, as one."""
     labels = _labels(runs)
     redrawn = len({run.config.edits.seed for run in runs}) > 1
-    rows: list[Row] = []
-    capability: list[SkillRow] = []
-    retention: list[RetentionRow] = []
-    opinions: list[OpinionRow] = []
-    judged: list[JudgedRow] = []
+    whole = Answers([], [], Beside([], [], []))
     for label, run in zip(labels, runs, strict=True):
         names = _prompts(run) if redrawn else {}
-        rows += [_own(row, label, names) for row in run.rows]
-        retention += [
-            item.model_copy(update={"row": _own(item.row, label, names)}) for item in run.retention
-        ]
-        capability += [_own(row, label, names) for row in run.capability]
-        opinions += [_own(row, label, names) for row in run.opinions]
-        judged += [_own(row, label, names) for row in run.judged]
+        own = run.answers
+        whole.rows.extend(_own(row, label, names) for row in own.rows)
+        whole.retention.extend(
+            item.model_copy(update={"row": _own(item.row, label, names)}) for item in own.retention
+        )
+        beside, all_beside = own.beside, whole.beside
+        all_beside.capability.extend(_own(row, label, names) for row in beside.capability)
+        all_beside.opinions.extend(_own(row, label, names) for row in beside.opinions)
+        all_beside.judged.extend(_own(row, label, names) for row in beside.judged)
     places = {label: run.folder for label, run in zip(labels, runs, strict=True)}
-    return Runs(runs[0].config, rows, capability, places, retention, opinions, judged)
+    return Runs(runs[0].config, whole, places)
 
 
 def _read(folder: Path) -> _One:
-    config, asked = folder / "config.yaml", folder / "stages" / "ask"
+    config = folder / "config.yaml"
     if not config.exists():
         raise UserError(f"{folder}: no run folder (it has no config.yaml)")
     again = f"first: ske run {config}"
-    if not (asked / "rows.jsonl").exists():
+    if not (folder / "stages" / "ask" / "rows.jsonl").exists():
         raise UserError(f"{folder}: nothing was asked yet; {again}")
     told = load(config)
-    rows = read_saved(asked / "rows.jsonl", Row, again)
-    capability = read_saved(asked / "capability.jsonl", SkillRow, again)
-    in_rounds = told.edits.mode == "sequential"
-    retention = read_saved(asked / RETENTION, RetentionRow, again) if in_rounds else []
-    talk, marks = asked / OPINIONS, asked / JUDGED
-    opinions = read_saved(talk, OpinionRow, again) if talk.exists() else []
-    judged = read_saved(marks, JudgedRow, again) if marks.exists() else []
-    one = _One(folder, told, rows, capability, retention, opinions, judged)
+    one = _One(folder, told, read_answers(folder, told, again))
     if missing := [name for name in one.config.methods if name not in _names(one, "method")]:
         raise UserError(
-            f"{folder}: no answers of {', '.join(missing)}, which its config.yaml names; "
-            f"first: ske run {config}"
+            f"{folder}: no answers of {', '.join(missing)}, which its config.yaml names; {again}"
         )
     return one
 
@@ -168,7 +136,7 @@ def _prompts(run: _One) -> dict[str, str]:
     """The edited prompt of each case, behind its data set's name."""
     return {
         row.case: f"{row.dataset}: {row.prompt}"
-        for row in run.rows
+        for row in run.answers.rows
         if row.metric == "edit_success" and row.probe == 0
     }
 
@@ -193,7 +161,7 @@ def _check_alike(first: _One, other: _One, may_differ: Sequence[str]) -> None:
 
 
 def _names(run: _One, column: str) -> set[str]:
-    return {row.dataset if column == "dataset" else row.method for row in run.rows}
+    return {row.dataset if column == "dataset" else row.method for row in run.answers.rows}
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -25,7 +25,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from eval.records import Case
-from eval.score import ALL, CaseKey
+from eval.score import ALL, CaseKey, ErrorKey
 from ske.types import Frozen
 
 FILE = "opinions.jsonl"
@@ -56,6 +56,12 @@ class OpinionRow(Frozen):
     divergence: tuple[NonNegative, ...] = ()
     """Of another topic: KL(base || this model) at each token."""
     error: str | None = None
+
+    @property
+    def error_key(self) -> ErrorKey:
+        """Where it is counted if it is an error row."""
+        metric = DRAWDOWN if self.side == OUTER else SENTIMENT
+        return ErrorKey(self.method, self.dataset, _PROTOCOL, metric)
 
 
 def with_outer(chosen: Sequence[Case], every: Sequence[Case]) -> list[Case]:

@@ -75,7 +75,8 @@ def run(run: Run, folder: Path) -> None:
     write_rows(folder / "rows.jsonl", (row.model_dump(mode="json") for row in probed))
     (folder / JUDGED).unlink(missing_ok=True)
     if run.config.eval.judge is not None:
-        judge(probed, run.config.eval.judge, folder)
+        with run.progress("judge") as update:
+            judge(probed, run.config.eval.judge, folder, update)
     (folder / RETENTION).unlink(missing_ok=True)
     if rounds.mode == "sequential":
         kept = retention(rounds, times, own, said, scorable)

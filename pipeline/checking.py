@@ -6,78 +6,62 @@ Reads `stages/facts` and `stages/ask` of a run; writes nothing.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
-from eval.capability import SkillRow, values
-from eval.judge import FILE as JUDGED
+from eval import judge, sentiment
+from eval.answers import Answers, read_answers
+from eval.capability import SkillRow
 from eval.judge import JudgedRow
-from eval.judge import values as judged_values
 from eval.retention import FILE as RETENTION
-from eval.retention import RetentionRow
-from eval.saved import read_saved
-from eval.score import CaseKey, Row
-from eval.sentiment import FILE as OPINIONS
+from eval.score import Row
 from eval.sentiment import OpinionRow
-from eval.sentiment import values as turned
 from pipeline.facts import read_facts, summary_of
 from pipeline.run import Run
 from ske.types import UserError
 
-
-class Asked(NamedTuple):
-    """What scores are made of."""
-
-    rows: list[Row]
-    capability: list[SkillRow]
-    retention: list[RetentionRow]
-    """Of a sequential run: the answers after each round."""
-    opinions: list[OpinionRow]
-    """Of ConvSent: what people say of the topics."""
-    judged: list[JudgedRow]
-    """Where there is a judge: its verdicts."""
-
-    @property
-    def beside(self) -> dict[CaseKey, float]:
-        """Values of what is no probe of a case."""
-        return values(self.capability) | turned(self.opinions) | judged_values(self.judged)
+Saved = Sequence[Row] | Sequence[SkillRow] | Sequence[OpinionRow] | Sequence[JudgedRow]
 
 
-def asked(run: Run) -> Asked:
+def asked(run: Run) -> Answers:
     """The saved answers of a run.
 
     Raises:
         UserError: a file is missing or a line of it is broken; or the answers are those of another
             data set, of other edits or of fewer methods than the configuration names.
     """
-    folder = run.stage("ask")
-    # Replies are kept under items/, so this costs nothing but what is really missing.
-    again = f"delete {folder}/manifest.json, then: ske run {run.folder}/config.yaml"
-    rows = read_saved(folder / "rows.jsonl", Row, again)
-    capability = read_saved(folder / "capability.jsonl", SkillRow, again)
-    if not rows:
-        raise UserError(f"{folder}/rows.jsonl is empty: nothing was asked yet; {again}")
+    again = how_again(run)
+    found = read_answers(run.folder, run.config, again)
+    if not found.rows:
+        raise UserError(f"{run.stage('ask')}/rows.jsonl is empty: nothing was asked yet; {again}")
     for name in ("facts.jsonl", "summary.json"):
         if not (run.stage("facts") / name).exists():
             raise UserError(f"{run.stage('facts')}/{name} is missing; {again}")
-    in_rounds = run.config.edits.mode == "sequential"
-    retention = read_saved(folder / RETENTION, RetentionRow, again) if in_rounds else []
-    kept = [item.row for item in retention]
-    opinions, judged = folder / OPINIONS, folder / JUDGED
-    said = read_saved(opinions, OpinionRow, again) if opinions.exists() else []
-    marks = read_saved(judged, JudgedRow, again) if judged.exists() else []
-    _same_data(run, "capability.jsonl", capability)
-    _same_data(run, OPINIONS, said)
-    _same_data(run, JUDGED, marks)
-    for name, probes in (("rows.jsonl", rows), *([(RETENTION, kept)] if in_rounds else [])):
-        _same_data(run, name, probes)
-        _same_edits(run, name, probes)
-        _all_methods(run, name, probes, again)
-    return Asked(rows, capability, retention, said, marks)
+    for name, rows in _by_file(found).items():
+        if rows:
+            _same_data(run, name, rows)
+            _same_edits(run, name, rows)
+            _all_methods(run, name, rows, again)
+    return found
 
 
-def _same_data(
-    run: Run, name: str, found: Sequence[Row | SkillRow | OpinionRow | JudgedRow]
-) -> None:
+def how_again(run: Run) -> str:
+    """What a user can do about answers that are missing or broken.
+
+    Replies are kept under `items/`, so this costs nothing but what is really missing.
+    """
+    return f"delete {run.stage('ask')}/manifest.json, then: ske run {run.folder}/config.yaml"
+
+
+def _by_file(found: Answers) -> dict[str, Saved]:
+    return {
+        "rows.jsonl": found.rows,
+        RETENTION: [item.row for item in found.retention],
+        "capability.jsonl": found.beside.capability,
+        sentiment.FILE: found.beside.opinions,
+        judge.FILE: found.beside.judged,
+    }
+
+
+def _same_data(run: Run, name: str, found: Saved) -> None:
     dataset = summary_of(run)["dataset"]
     for row in found:
         if row.dataset != dataset:
@@ -87,20 +71,23 @@ def _same_data(
             )
 
 
-def _same_edits(run: Run, name: str, found: Sequence[Row]) -> None:
+def _same_edits(run: Run, name: str, found: Saved) -> None:
     """Ids of the embedded world are positions in what was drawn, so prompts are compared, too."""
     prompts = {fact.id: fact.prompt for fact in read_facts(run)}
     for row in found:
-        edit = row.metric == "edit_success" and row.probe == 0
-        if row.case not in prompts or (edit and row.prompt != prompts[row.case]):
+        told, same = "", True
+        if isinstance(row, Row) and row.metric == "edit_success" and row.probe == 0:
+            told = f" with the prompt {row.prompt!r}"
+            same = row.prompt == prompts.get(row.case)
+        # Questions of the suite belong to no case.
+        if row.case and not (same and row.case in prompts):
             raise UserError(
-                f"{run.stage('ask')}/{name}: case {row.case!r} with the prompt {row.prompt!r} is "
-                f"none of the edits in {run.stage('facts')}/facts.jsonl; the answers are another "
-                "run's"
+                f"{run.stage('ask')}/{name}: case {row.case!r}{told} is none of the edits in "
+                f"{run.stage('facts')}/facts.jsonl; the answers are another run's"
             )
 
 
-def _all_methods(run: Run, name: str, found: Sequence[Row], again: str) -> None:
+def _all_methods(run: Run, name: str, found: Saved, again: str) -> None:
     said = {row.method for row in found}
     if missing := [method for method in run.config.methods if method not in said]:
         raise UserError(

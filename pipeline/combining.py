@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from eval.retention import DECAY_COLUMNS, RETENTION_COLUMNS, decay, matrix, scored
-from eval.score import count_errors
 from eval.seeds import gather
 from eval.tables import (
     COMPARISON_COLUMNS,
@@ -33,10 +32,11 @@ def combine(folders: Sequence[Path], out: Path) -> str:
         UserError: If the runs cannot be combined, see `eval.seeds.gather`; nothing is written then.
     """
     runs = gather(folders)
-    beside = runs.beside
-    table = results(runs.rows, beside=beside)
-    against = comparisons(runs.rows, reference_of(runs.config), beside)
-    text = markdown(table, count_errors(runs.rows))
+    found = runs.answers
+    beside = found.beside.values
+    table = results(found.rows, beside=beside)
+    against = comparisons(found.rows, reference_of(runs.config), beside)
+    text = markdown(table, found.errors)
     told = "\n".join(f"- {seed}: {folder}" for seed, folder in sorted(runs.seeds.items()))
     text = f"{len(runs.seeds)} seeds, as a level above cases:\n\n{told}\n\n{text}\n"
     if len(runs.seeds) < FEW:
@@ -46,8 +46,8 @@ def combine(folders: Sequence[Path], out: Path) -> str:
     write_csv(out / "results.csv", RESULT_COLUMNS, percent)
     write_csv(out / "graded.csv", RESULT_COLUMNS, graded)
     write_csv(out / "comparisons.csv", COMPARISON_COLUMNS, against)
-    if runs.retention:
-        kept = scored(runs.retention)
+    if found.retention:
+        kept = scored(found.retention)
         write_csv(out / "retention.csv", RETENTION_COLUMNS, matrix(kept))
         write_csv(out / "decay.csv", DECAY_COLUMNS, decay(kept))
     write_text(out / "results.md", text)

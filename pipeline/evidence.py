@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from agents.records import CurveRow, Design
+from eval.answers import read_beside
 from eval.score import ErrorKey, Row, count_errors, score_row
 from eval.tables import TableRow
+from pipeline.checking import how_again
 from pipeline.leaks import Leaks
 from pipeline.places import costs_of, reference_of, run_leaks
 from pipeline.rounds import Rounds, read_rounds
@@ -108,7 +110,7 @@ def gather(run: Run) -> Evidence:
             *_shares(run),
         ],
         comparisons=[_numbers(row) for row in read_csv(run.folder / "comparisons.csv")],
-        said=said(run.stage("ask") / "rows.jsonl"),
+        said=said(run),
         design=read_design(design) if "design" in names else None,
         curve=_curve(design) if "design" in names else [],
         taught=_json(teach / "summary.json") if "teach" in names else {},
@@ -127,13 +129,13 @@ def read_design(folder: Path) -> Design | None:
     return Design.model_validate_json(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
-def said(path: Path) -> Said:
+def said(run: Run) -> Said:
     """One pass over the answers; only lines that matter are taken apart."""
     misses: dict[str, list[Miss]] = {}
     errors: list[Row] = []
     cut: Counter[str] = Counter()
     asked: Counter[str] = Counter()
-    for line in _lines(path):
+    for line in _lines(run.stage("ask") / "rows.jsonl"):
         row = json.loads(line)
         method, generated = row["method"], row["protocol"] == "generate"
         if row["error"] is not None:
@@ -143,7 +145,9 @@ def said(path: Path) -> Said:
         cut[method] += generated and not row["finished"]
         if row["metric"] == "edit_success" and (miss := _miss(Row(**row))):
             misses.setdefault(f"{method} {row['protocol']}", []).append(miss)
-    return Said(_by_method(misses), count_errors(errors), dict(cut), dict(asked))
+    beside = read_beside(run.folder, run.config, how_again(run))
+    broken = count_errors(errors) | beside.errors
+    return Said(_by_method(misses), broken, dict(cut), dict(asked))
 
 
 def _by_method(misses: dict[str, list[Miss]]) -> dict[str, list[Miss]]:

@@ -11,16 +11,20 @@ from pathlib import Path
 
 from pipeline.labels import counted
 from pipeline.pages import shortened
+from pipeline.places import whole_run
 from pipeline.run import Run
 from pipeline.stories import check_designed
+from ske.io import in_use
 from ske.trace import Event
 
 EVERY = 0.5
 """Seconds between two looks at the trace."""
+QUIET = 20
+"""After so many looks at a trace that does not grow: is anybody at work at all?"""
 
 
 def follow(run: Run, pause: Callable[[float], None] = time.sleep) -> Iterator[str]:
-    """Lines as they come; ends when the design is written, or waits for a person.
+    """Lines as they come; ends when the prompts are written, or nobody designs any more.
 
     Args:
         run: Whose design; it need not have begun.
@@ -31,7 +35,10 @@ def follow(run: Run, pause: Callable[[float], None] = time.sleep) -> Iterator[st
     """
     check_designed(run)
     trace, design = run.stage("design") / "trace.jsonl", run.stage("design") / "design.json"
-    place = number = trial = 0
+    whole = whole_run(run.folder)
+    place = number = trial = silent = 0
+    if not trace.exists():
+        yield f"waiting for the design to begin: ske run {whole}/config.yaml"
     while True:
         if trace.exists() and trace.stat().st_size < place:
             place = number = trial = 0  # The design was begun anew.
@@ -43,6 +50,10 @@ def follow(run: Run, pause: Callable[[float], None] = time.sleep) -> Iterator[st
             trial += event.role == "judge"
         if not new and _written(trace, design):
             yield f"the prompts are written: ske inspect {run.folder}"
+            return
+        silent = 0 if new else silent + 1
+        if silent and silent % QUIET == 0 and number and not in_use(whole):
+            yield f"nobody works on this design; it goes on with: ske run {whole}/config.yaml"
             return
         if not new:
             pause(EVERY)

@@ -10,6 +10,7 @@ import difflib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.rule import Rule
 from rich.table import Table
@@ -86,12 +87,21 @@ def overview(run: Run) -> RenderableType:
 
 def _grid(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
     """A table of plain texts; columns that end in a space hold words, the others numbers."""
-    drawn = Table(title=title, title_justify="left")
-    for name in columns:
-        drawn.add_column(name.strip(), justify="left" if name.endswith(" ") else "right")
-    for row in rows:
-        drawn.add_row(*(Text(value) for value in row))
+    drawn = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=0, show_edge=False)
+    lines = list(rows)
+    for place, name in enumerate(columns):
+        # Terminals are narrow: headings are broken, single words never.
+        whole = not any(" " in line[place] for line in lines)
+        side = "left" if name.endswith(" ") else "right"
+        drawn.add_column(_broken(name), justify=side, no_wrap=whole)
+    for line in lines:
+        drawn.add_row(*(Text(value) for value in line))
     return drawn
+
+
+def _broken(heading: str) -> str:
+    """A heading with a word a line."""
+    return heading.strip().replace(" / ", "/").replace("/", "/ ").replace(" ", "\n")
 
 
 def _graph(found: Chronicle) -> Table:

@@ -47,11 +47,22 @@ def check(config: EndpointConfig) -> None:
     _under_own_name(lambda: ready(config))
 
 
-def judge(rows: Sequence[Row], config: EndpointConfig, folder: Path) -> None:
+def judge(
+    rows: Sequence[Row],
+    config: EndpointConfig,
+    folder: Path,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> None:
     """Ask about every free reply that has something to be marked by.
 
+    Args:
+        rows: The answers of all methods.
+        config: The judge.
+        folder: Of stage `ask`.
+        progress: Told how many verdicts of how many are there.
+
     Raises:
-        UserError: the judge cannot be reached.
+        UserError: the judge cannot be reached; what it said before is kept.
     """
     model, wanted = Endpoint(config), to_judge(rows)
     asked = [_question(row) for row in wanted]
@@ -59,11 +70,12 @@ def judge(rows: Sequence[Row], config: EndpointConfig, folder: Path) -> None:
     path = folder / "items" / "verdicts.jsonl"
     drop_torn_line(path)
     heard = {row["key"]: Heard(row["said"], row["error"]) for row in read_rows(path)}
-    for key, one in zip(keys, asked, strict=True):
+    for number, (key, one) in enumerate(zip(keys, asked, strict=True), 1):
         if key not in heard:
             known = bool(heard)
             heard[key] = _under_own_name(lambda one=one, known=known: _ask(model, one, known))
             append_rows(path, [{"key": key, **heard[key]._asdict()}])
+        progress(number, len(keys))
     name = f"{model.identity} {template_hash(TEMPLATE)}"
     marked = (_marked(row, heard[key], name) for row, key in zip(wanted, keys, strict=True))
     write_rows(folder / FILE, (row.model_dump(mode="json") for row in marked))

@@ -29,7 +29,7 @@ def scale(folders: Sequence[Path], out: Path) -> str:
     table = [
         {"edits": size, **row}
         for size, runs in sizes.items()
-        for row in results(runs.rows, beside=runs.beside)
+        for row in results(runs.answers.rows, beside=runs.answers.beside.values)
     ]
     protocols = in_order(list(dict.fromkeys(row["protocol"] for row in table)))
     out.mkdir(parents=True, exist_ok=True)

@@ -27,7 +27,7 @@ SHARES = "shares.csv"
 def run(run: Run, folder: Path) -> None:
     """Score, and put the tables into the run folder as well."""
     found = asked(run)
-    rows, beside = found.rows, found.beside
+    rows, beside = found.rows, found.beside.values
     table = results(rows, beside=beside)
     against = comparisons(rows, reference_of(run.config), beside)
     write_csv(folder / SHARES, RESULT_COLUMNS, share_rows(per_case(rows)))

@@ -18,6 +18,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from eval.knowedit import test_file
 from ske.config import Config, found
 from ske.io import file_hash, write_json
 from ske.types import content_hash
@@ -68,7 +69,12 @@ def ingredients(stage: Stage, config: Config, folder: Path) -> dict[str, Any]:
     if "model" in stage.keys:
         parts["model weights"] = fingerprint(config.model.path)
     if "data" in stage.keys and config.data.path is not None:
-        parts["data file"] = _hash_of(found(config.data.path))
+        path = found(config.data.path)
+        parts["data file"] = _hash_of(path)
+        if (
+            beside := test_file(path)
+        ) is not None:  # Sanitation's train file is asked its questions.
+            parts["test file"] = _hash_of(beside)
     if "world" in stage.keys and config.data.path is None:
         parts["world file"] = _hash_of(found(config.world.path) / "world.json")
     for need in stage.needs:

@@ -167,6 +167,11 @@ def turn(run: Run, number: int) -> Event:
     for last, event in enumerate(events(run)):
         if last == number:
             return event
+    if last < 0:
+        raise UserError(
+            f"--turn {number}: no agent has said anything yet; first: "
+            f"ske run {run.folder}/config.yaml --stage design"
+        )
     raise UserError(f"--turn {number}: the trace has turns 0 to {last}; ske inspect lists some")
 
 

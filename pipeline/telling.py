@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from agents.records import Turns
-from pipeline.labels import in_order
+from pipeline.labels import counted, in_order
 from pipeline.pages import shortened
 from pipeline.sheets import share
 from pipeline.stories import Heard, Story
@@ -72,8 +72,8 @@ def graph_rows(
     back = max(0, len(trials) - times["approval"])
     after = {
         "examiner": "critic (once a prompt, side by side)",
-        "judge": f"planner {back} times, approval {times['approval']} times",
-        "approval": f"planner after a no: {noes} times",
+        "judge": f"planner {counted(back, 'time')}, approval {counted(times['approval'], 'time')}",
+        "approval": f"planner after a no: {counted(noes, 'time')}",
     }
     following = dict(itertools.pairwise(ROLES))
     return [

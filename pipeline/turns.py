@@ -15,10 +15,11 @@ from rich.rule import Rule
 from rich.text import Text
 
 from agents.calls import Call
+from agents.meter import TEACHER
 from agents.model_brain import CALLS
 from pipeline.labels import counted
 from pipeline.run import Run
-from pipeline.stories import asked_of, events, finished_design, turn
+from pipeline.stories import asked_of, check_designed, events, finished_design, turn
 from pipeline.trials import Prompt, Trials, pieces, versions
 from ske.io import read_rows
 from ske.trace import Event
@@ -28,14 +29,15 @@ MOST_NAMES = 12
 
 
 def one_turn(run: Run, number: int) -> RenderableType:
-    """All that one turn of the trace holds.
+    """All that one turn of the trace holds, also while the design is still under way.
 
     Raises:
-        UserError: no finished design, or no such turn.
+        UserError: the run designs nothing, or there is no such turn (yet).
     """
-    finished_design(run)
+    check_designed(run)
     event = turn(run, number)
-    head = f"turn {number}: {event.role}, decided by {event.brain}"
+    how = "asks the teacher" if event.brain == TEACHER else f"decided by {event.brain}"
+    head = f"turn {number}: {event.role}, {how}"
     source = f"prompts/{event.template}.md {event.template_hash}" if event.template else "no prompt"
     facts = f"\nabout {counted(len(event.facts), 'fact')}: {', '.join(event.facts)}"
     parts: list[RenderableType] = [

@@ -13,7 +13,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateNotFound, UndefinedError
+from jinja2 import (
+    Environment,
+    FileSystemLoader,
+    StrictUndefined,
+    TemplateNotFound,
+    TemplateSyntaxError,
+    UndefinedError,
+)
 
 from ske.types import UserError
 
@@ -86,7 +93,7 @@ def render(template: str, **variables: Any) -> Rendered:
     """Fill a template.
 
     Raises:
-        UserError: no such template, or a variable that it needs was not given.
+        UserError: no such template, one that is not Jinja, or a variable that was not given.
     """
     try:
         text = _environment().get_template(f"{template}.md").render(**variables)
@@ -94,6 +101,8 @@ def render(template: str, **variables: Any) -> Rendered:
         raise UserError(
             f"no prompt template {template!r}; there are: {', '.join(names())}"
         ) from error
+    except TemplateSyntaxError as error:
+        raise UserError(f"prompts/{error.name}, line {error.lineno}: {error.message}") from error
     except UndefinedError as error:
         raise UserError(f"prompts/{template}.md: {error}") from error
     return Rendered(text.strip(), template, template_hash(template))

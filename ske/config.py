@@ -130,7 +130,8 @@ class DesignConfig(Frozen):
     max_calls: int | None = Field(default=None, ge=1)
     """Budget of the whole design: questions put to the teacher. None: as many as it takes."""
     max_tokens: int | None = Field(default=None, ge=1)
-    """The same in tokens, the teacher's and those of a model that decides."""
+    """The same in tokens, the teacher's and those of a model that decides; where there are too few
+    left for its turn, the rules decide."""
     max_seconds: float | None = Field(default=None, gt=0)
     """The same in seconds of answering and deciding. A design that ran out of any of these still
     places every fact; those that could not be examined count as lost."""

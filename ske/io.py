@@ -103,6 +103,19 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
+def in_use(folder: Path) -> bool:
+    """Whether a process holds the folder; for a moment it cannot be taken by another one."""
+    lock = folder / ".lock"
+    if not lock.exists():
+        return False
+    with lock.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
 def cache_folder() -> Path:
     """Where what depends on a model alone is kept for later runs: $SKE_CACHE, or ~/.cache/ske."""
     return Path(os.environ.get("SKE_CACHE") or Path.home() / ".cache" / "ske")

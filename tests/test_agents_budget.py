@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from chatserver import ChatServer, good
 from scripted import ScriptedLM, make_facts
 
 from agents.graph import design
@@ -82,6 +83,24 @@ def test_a_design_that_goes_on_remembers_what_it_spent(tmp_path: Path) -> None:
     events = Trace(tmp_path / "trace.jsonl").events()
     asked = sum(int(e.scores["questions"]) for e in events if e.brain == "teacher")
     assert asked <= budget and again.questions < asked
+
+
+def test_a_model_that_decides_is_not_asked_beyond_the_budget(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    spent: dict[int | None, tuple[int, int]] = {}
+    with ChatServer(good) as server:
+        place = {"base_url": server.url, "model": "scripted"}
+        for budget in (None, 900):
+            before, folder = len(server.asked), tmp_path / str(budget)
+            result, _ = made(folder, brain="model", endpoint=place, max_tokens=budget)
+            assert placed(result) == [f.id for f in make_facts(N)]
+            tokens = json.loads((folder / "costs.json").read_text())["tokens"]
+            spent[budget] = len(server.asked) - before, tokens
+    assert spent[900][0] < spent[None][0] and spent[900][1] <= 900 < spent[None][1]
+    told = [e for e in Trace(tmp_path / "900/trace.jsonl").events() if e.notes]
+    assert any("max_tokens = 900 is spent: scripted is not asked" in e.notes[0] for e in told)
 
 
 def test_the_meter_by_hand() -> None:

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from minirun import minirun, rows_of
 
-from pipeline import checking, cli, report
+from pipeline import checking, cli, report, scoring
 from pipeline.run import Run
-from ske.config import load
-from ske.io import file_hash, write_json, write_rows
+from ske.config import EndpointConfig, load, resolved
+from ske.io import file_hash, write_json, write_rows, write_text
 from ske.types import UserError
 
 
@@ -171,3 +171,54 @@ def test_a_torn_last_line_is_work_owed(finished: Path, tmp_path: Path) -> None:
     with path.open("ab") as file:
         file.write(b'{"method": "ske", "data')
     assert len(checking.asked(Run(run.config, run.folder)).rows) == whole
+
+
+JUDGE = {"base_url": "http://localhost:1/v1", "model": "marker"}
+VERDICT = {"method": "base", "dataset": "mini", "seed": 0, "case": "world-0001"}
+VERDICT |= {"metric": "edit_success", "category": "all", "probe": 0, "right": True}
+
+
+def judging(folder: Path) -> Path:
+    """The same run with a judge in its configuration; where its verdicts belong."""
+    run = Run(load(folder / "config.yaml"), folder)
+    told = EndpointConfig.model_validate(JUDGE)
+    config = run.config.model_copy(
+        update={"eval": run.config.eval.model_copy(update={"judge": told})}
+    )
+    write_text(folder / "config.yaml", resolved(config))
+    return folder / "stages" / "ask" / "judged.jsonl"
+
+
+def test_verdicts_that_a_run_should_have_are_missed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    path = judging(folder)
+    assert "judged.jsonl cannot be read" in told(folder, monkeypatch, capsys)
+    write_rows(path, [VERDICT])
+    assert "judged.jsonl has no answers of prompt, ske" in told(folder, monkeypatch, capsys)
+    write_rows(path, [VERDICT | {"case": "world-0099"}])
+    said = told(folder, monkeypatch, capsys)
+    assert "judged.jsonl: case 'world-0099' is none of the edits" in said
+
+
+def test_sentences_that_a_run_should_have_are_missed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    cases = folder / "stages" / "facts" / "cases.jsonl"
+    change(cases, 1, opinions={"same": [{"prompt": "What of rain?", "answers": [["Lovely."]]}]})
+    assert "opinions.jsonl cannot be read" in told(folder, monkeypatch, capsys)
+
+
+def test_rows_without_a_value_are_counted_whatever_their_file(folder: Path) -> None:
+    path = judging(folder)
+    unread = {"right": None, "error": "no verdict: Hm."}
+    methods = ("base", "prompt", "ske")
+    write_rows(path, [VERDICT | {"method": m} | (unread if m == "ske" else {}) for m in methods])
+    change(folder / "stages" / "ask" / "capability.jsonl", 0, error="no finite loss")
+    run = Run(load(folder / "config.yaml"), folder)
+    scoring.run(run, run.stage("score"))
+    report.run(run, run.stage("report"))
+    text = (folder / "report.md").read_text(encoding="utf-8")
+    [line] = [line for line in text.splitlines() if line.startswith("- Error rows")]
+    assert "SKE edit success judged (generate) 1" in line
+    assert "BASE capability (generate) 1" in line

@@ -1,18 +1,13 @@
-"""The page of `ske inspect` in a real browser: its script runs, it is not blank, nothing overflows.
-
-Needs Chromium (`apt-get install chromium`); without it these tests are skipped.
-"""
+"""The page of `ske inspect`: its script runs in a browser, it fits a phone, and it is right."""
 
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
+from browser import DESK, PHONE, browse, look, needs_browser, unreadable
 from minirun import minirun
-from PIL import Image
 from scripted import ScriptedLM, make_facts
 
 from agents.graph import design
@@ -22,9 +17,6 @@ from pipeline.run import Run
 from pipeline.stories import chronicle, finished_design
 from ske.config import DesignConfig
 from ske.io import write_rows
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium: apt-get install chromium")
 
 
 @pytest.fixture(scope="module")
@@ -39,40 +31,36 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return Run(run.config.model_copy(update={"design": wanted}), run.folder)
 
 
-def chromium(page: str, folder: Path, *options: str) -> str:
-    """What Chromium prints."""
-    assert CHROMIUM is not None
-    plain = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage")
-    own = (*plain, "--no-first-run", f"--user-data-dir={folder / 'profile'}", *options)
-    done = subprocess.run([CHROMIUM, *own, page], capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return done.stdout
+READ = ("h1", ".soft", "td", "th", "summary", "pre", "mark", "mark.lost", ".flow small", ".key li")
+READ += (".map a", ".cn", ".add", ".cut", ".tag", "nav a")
 
 
-@browser
+@needs_browser
 def test_the_script_compares_prompts_and_opens_the_fact_that_is_asked_for(
     run: Run, tmp_path: Path
 ) -> None:
     page = inspection.page(run)
-    dom = chromium(f"{page.as_uri()}#f4", tmp_path, "--dump-dom")
+    dom = browse(f"{page.as_uri()}#f4", tmp_path, "--dump-dom")
     assert re.search(r'<details class="fact" id="f4"[^>]* open', dom)
     assert not re.search(r'<details class="fact" id="f3"[^>]* open', dom)
     assert 'class="cut">- ' in dom and 'class="add">+ ' in dom
 
 
-@browser
+@needs_browser
+@pytest.mark.parametrize("width", [PHONE, DESK])
 @pytest.mark.parametrize("dark", [False, True])
-def test_it_is_painted_on_paper_light_or_dark(run: Run, tmp_path: Path, dark: bool) -> None:
-    picture = tmp_path / "page.png"
-    mode = ["--force-dark-mode"] if dark else []
-    size = "--window-size=500,1600"
-    chromium(inspection.page(run).as_uri(), tmp_path, *mode, size, f"--screenshot={picture}")
-    with Image.open(picture) as image:
-        assert image.size == (500, 1600)
-        colours = image.convert("L").histogram()
-    paper = max(range(256), key=lambda level: colours[level])
-    assert paper < 60 if dark else paper > 240
-    assert sum(colours) - colours[paper] > 0.02 * sum(colours), "something is painted on it"
+def test_it_fits_is_legible_and_fetches_nothing(
+    run: Run, tmp_path: Path, width: int, dark: bool
+) -> None:
+    page = inspection.page(run).read_text(encoding="utf-8")
+    seen = look(page, tmp_path, width, dark, READ)
+    assert seen.told["inner"] == width
+    assert seen.told["scroll"] <= width
+    assert seen.told["fetched"] == []
+    assert {name for name, *_ in seen.told["pairs"]} == set(READ)
+    assert unreadable(seen) == set()
+    assert (seen.brightness < 0.4) == dark
+    assert (seen.brightness > 0.75) == (not dark)
 
 
 def test_the_map_shows_the_hardest_fact_first(run: Run) -> None:

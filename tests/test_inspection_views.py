@@ -21,7 +21,7 @@ from pipeline.run import Run
 from pipeline.stories import chronicle
 from pipeline.trials import Prompt, Tried
 from ske.config import DesignConfig
-from ske.io import append_rows, write_rows, write_text
+from ske.io import append_rows, locked, write_rows, write_text
 from ske.trace import Event, Trace
 from ske.types import UserError
 
@@ -91,6 +91,29 @@ def test_one_turn_is_shown_in_full(designed: Run) -> None:
         look(designed, turn=9999)
 
 
+def test_the_trials_can_be_read_on_a_terminal_of_80_columns(designed: Run) -> None:
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(inspection.overview(designed), markup=False)
+    told = console.export_text()
+    assert "\u2026" not in told, "nothing is cut"
+    first = next(line for line in told.splitlines() if line.strip().startswith("0 search"))
+    assert first.split()[1:4] == ["search", "triples", "designer"]
+
+
+def test_a_turn_can_be_read_before_the_design_is_done(designed: Run, tmp_path: Path) -> None:
+    run = minirun(tmp_path)
+    folder = run.stage("design")
+    for name in ("trace.jsonl", "design.json"):
+        (folder / name).unlink()
+    with pytest.raises(UserError, match=r"--turn 0: no agent has said anything yet; first: ske"):
+        look(run, turn=0)
+    first = (designed.stage("design") / "trace.jsonl").read_bytes().splitlines(keepends=True)[0]
+    (folder / "trace.jsonl").write_bytes(first)
+    assert "turn 0: planner, decided by rules" in look(run, turn=0)
+    with pytest.raises(UserError, match=r"the design is not done"):
+        look(run, diff=("0.0", "0.0"))
+
+
 def test_a_turn_of_a_model_shows_the_whole_question(tmp_path: Path) -> None:
     run = minirun(tmp_path)
     long = "x" * 5000 + "END"
@@ -142,10 +165,38 @@ def test_a_design_is_followed_as_it_runs(designed: Run, tmp_path: Path) -> None:
             file.write(b"".join(steps.pop(0)))
 
     told = list(following.follow(run, pause))
-    assert len(told) == len(lines) + 1, "every turn once, also one that was half-written"
-    assert "planner" in told[0] and "search: triples x 12" in told[0]
-    assert "trial 0 " in told[0] and "judge" in told[-2]
+    assert told[0].startswith("waiting for the design to begin: ske run")
+    assert len(told) == len(lines) + 2, "every turn once, also one that was half-written"
+    assert "planner" in told[1] and "search: triples x 12" in told[1]
+    assert "trial 0 " in told[1] and "judge" in told[-2]
     assert told[-1].startswith("the prompts are written")
+
+
+def test_following_ends_when_nobody_designs_any_more(designed: Run, tmp_path: Path) -> None:
+    run = minirun(tmp_path)
+    folder, source = run.stage("design"), designed.stage("design")
+    (folder / "design.json").unlink()
+    (folder / "trace.jsonl").write_bytes((source / "trace.jsonl").read_bytes())
+    waited: list[float] = []
+    with locked(run.folder):
+        working = following.follow(run, waited.append)
+        seen = [next(working) for _ in Trace(folder / "trace.jsonl").events()]
+        with pytest.raises(TimeoutError):
+            following_pauses(run, 3 * following.QUIET)
+    assert "judge" in seen[-1]
+    told = list(following.follow(run, waited.append))
+    assert told[-1].startswith("nobody works on this design; it goes on with: ske run")
+
+
+def following_pauses(run: Run, most: int) -> None:
+    """Follow for so many pauses."""
+    left = iter(range(most))
+
+    def pause(seconds: float) -> None:
+        if next(left, None) is None:
+            raise TimeoutError
+
+    list(following.follow(run, pause))
 
 
 def test_every_kind_of_turn_has_a_line(designed: Run) -> None:

@@ -46,7 +46,11 @@ def judged(
     folder: Path, answer: Callable[[dict[str, Any]], str], rows: list[Row]
 ) -> list[JudgedRow]:
     with ChatServer(answer) as server:
-        judge(rows, EndpointConfig(base_url=server.url, model="marker", retries=0), folder)
+        marker = EndpointConfig(base_url=server.url, model="marker", retries=0)
+        steps: list[tuple[int, int]] = []
+        judge(rows, marker, folder, lambda done, total: steps.append((done, total)))
+        wanted = len(to_judge(rows))
+        assert steps == [(number, wanted) for number in range(1, wanted + 1)]
         (folder / "asked").write_text(str(len(server.asked)), encoding="utf-8")
     return read_saved(folder / "judged.jsonl", JudgedRow, "again")
 

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from eval.capability import values
 from eval.score import Row
 from eval.seeds import gather
 from eval.tables import comparisons, results
@@ -76,19 +75,19 @@ def test_two_seeds_by_hand(two: list[Path]) -> None:
     assert runs.seeds == {0: two[0], 5: two[1]}
     found = {
         (row["seed"], row["method"]): (row["n"], row["mean"])
-        for row in results(runs.rows, beside=values(runs.capability))
+        for row in results(runs.answers.rows, beside=runs.answers.beside.values)
         if row["category"] == "all" and row["metric"] == "edit_success"
     }
     assert found["all", "ske"] == (4, 87.5)  # four cases under two seeds
     assert found["all", "lora"] == (4, 37.5)
     assert (found[0, "ske"], found[5, "ske"]) == ((4, 100), (4, 75))
-    line = comparisons(runs.rows)[1]
+    line = comparisons(runs.answers.rows)[1]
     assert (line["method_a"], line["method_b"], line["n"], line["diff"]) == ("ske", "lora", 4, 50)
     assert line["test"] == "two-level"
 
 
 def test_skills_have_a_line_over_all_seeds(two: list[Path]) -> None:
-    found = results([], beside=values(gather(two).capability))
+    found = results([], beside=gather(two).answers.beside.values)
     lines = {(r["method"], r["seed"], r["category"]): (r["n"], r["mean"]) for r in found}
     assert lines["ske", "all", "all"] == lines["ske", 5, "sums"] == (2, 100)
 
@@ -102,7 +101,8 @@ def test_edits_drawn_anew_are_told_apart_by_their_prompts(tmp_path: Path) -> Non
         ]
     )
     assert set(runs.seeds) == {3, 4}
-    pooled = [row for row in results(runs.rows) if row["seed"] == "all" and row["method"] == "ske"]
+    table = results(runs.answers.rows)
+    pooled = [row for row in table if row["seed"] == "all" and row["method"] == "ske"]
     # x is 1 and 0, so 50; y, z, u and v are 100.
     assert (pooled[0]["n"], pooled[0]["mean"]) == (5, 90)
 

@@ -8,13 +8,12 @@ from typing import Any
 import pytest
 import tiny
 
-from eval.ask import answer, opinion_rows, opinions
+from eval.ask import Answer, answer, opinion_rows, opinions
 from eval.cases import load
 from eval.records import Case
 from eval.score import CaseKey
 from eval.sentiment import OpinionRow, values, with_outer
 from eval.tables import results, written
-from ske.types import content_hash
 
 KEY = CaseKey("ft", "convsent", "teacher_forced", "sentiment", "all", "c0", 0)
 
@@ -96,7 +95,7 @@ def test_sentences_are_read_at_their_tokens(tmp_path: Path) -> None:
     asked = opinions(cases)
     numbered = list(enumerate(asked))
     base = answer(lm, numbered, ("teacher_forced",), 4)
-    assert content_hash([a.model_dump() for a in base])
+    assert [Answer.model_validate_json(a.model_dump_json()) for a in base] == base, "kept whole"
     rows = list(opinion_rows("base", "convsent", 0, asked, base, base))
     assert all(r.tokens > 0 and r.loss == r.base_loss for r in rows)
     assert all(len(r.divergence) == r.tokens for r in rows if r.side == "outer")

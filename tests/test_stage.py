@@ -214,6 +214,20 @@ def test_other_weights_or_another_file_make_a_stage_stale(tmp_path: Path) -> Non
     assert fingerprint("some/hub-id") == "some/hub-id"
 
 
+def test_the_test_file_beside_a_train_file_is_part_of_the_data(tmp_path: Path) -> None:
+    train, asked = tmp_path / "trivia_qa_train.json", tmp_path / "trivia_qa_test.json"
+    train.write_text("{}")
+    config = parse({"data": {"path": str(train)}}, "test")
+    stage = Stage("facts", "toystages:draw", (), ("data",), "draw")
+    alone = ingredients(stage, config, tmp_path)
+    asked.write_text("{}")
+    both = ingredients(stage, config, tmp_path)
+    asked.write_text("{} ")
+    changed = ingredients(stage, config, tmp_path)
+    assert alone.items() < both.items()
+    assert {key for key in both if both[key] != changed[key]} == {"test file"}
+
+
 def test_large_weights_are_told_apart_by_both_ends(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     path.write_bytes(bytes(1 << 25))
