@@ -31,7 +31,7 @@ from ske.lm import Pair, Sampling, ask
 from ske.training import SftOptions
 
 FEW, MANY, TOP_K = 64, 1024, 20
-OPTIONS = {"epochs": 1, "batch_size": 32}
+OPTIONS: dict[str, Any] = {"epochs": 1, "batch_size": 32}
 
 
 def measure(long: bool) -> list[Row]:

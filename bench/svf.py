@@ -51,8 +51,9 @@ def _measured(lm: LocalLM, parts: list[Any], rank: int) -> Row:
     # At full rank the factors alone are larger than a fifth: the row is for information.
     most = 0.2 if rank else None
     peaks = [one.peak + size for one in (ours, theirs)]
-    shown = [megabytes(peak) for peak in peaks]
-    return Row(what, *shown, [peaks[0] / peaks[1]], at_most=most, wrong=wrong)
+    ours_told, theirs_told = map(megabytes, peaks)
+    ratio = [peaks[0] / peaks[1]]
+    return Row(what, ours_told, theirs_told, ratio, at_most=most, wrong=wrong)
 
 
 def in_factor_space(
