@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
+from transformers import PrinterCallback
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
@@ -103,5 +104,6 @@ def stock(lm: LocalLM, lessons: Sequence[Lesson]) -> None:
             processing_class=lm.tokenizer,
             peft_config=lora_config(options),
         )
+        trainer.remove_callback(PrinterCallback)
         trainer.train()
         trainer.model.unload()
