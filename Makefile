@@ -27,11 +27,7 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 
 bench: $(READY)
-	$(BIN)/python -m bench.prefix
-	$(BIN)/python -m bench.coverage
-	$(BIN)/python -m bench.scoring
-	$(BIN)/python -m bench.agents --quick
-	$(BIN)/python -m bench.agents_cost
+	$(BIN)/python -m bench --out runs/bench
 
 setup: $(READY)
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -20,6 +19,7 @@ from typing import Any
 
 from rich.console import Console
 
+from bench.document import filled
 from bench.measuring import Counted, measured
 from bench.variants import VARIANTS, Prompt, Task, naive_of
 from eval.stats import PERCENT, Interval, bootstrap_seeds
@@ -29,7 +29,6 @@ from ske.lm import LM
 from ske.types import Fact
 
 DOCS = Path(__file__).parent.parent / "docs" / "agents.md"
-BEGIN, END = "<!-- figures -->", "<!-- end of figures -->"
 NAMES = 256
 """Texts sampled to find subjects that are not edited."""
 
@@ -137,12 +136,6 @@ def _shown(found: Interval | None, digits: int = 1) -> str:
         return "-"
     mean, low, high = (f"{x:.{digits}f}" for x in (found.mean, found.low, found.high))
     return f"{mean} [{low}, {high}]"
-
-
-def filled(text: str, figures: str) -> str:
-    """A document with the figures between its marks."""
-    marks = re.compile(re.escape(BEGIN) + ".*?" + re.escape(END), re.DOTALL)
-    return marks.sub(lambda _: f"{BEGIN}\n{figures}{END}", text)
 
 
 def _tasks(n: int, design: DesignConfig) -> Callable[[int, Path], Task]:

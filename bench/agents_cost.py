@@ -17,15 +17,14 @@ from typing import NamedTuple
 from rich.console import Console
 
 from agents.graph import design
+from bench.facts import facts_of
 from bench.measuring import Counted
-from prompts.relations import lexicon
 from ske.config import DesignConfig
 from ske.lm import Chat, Pair, Reply, Sampling, Scored
 from ske.types import Fact
 
 SIZES = (64, 256, 1024, 4096)
 CAPACITY = 40
-RELATION = "employer"
 
 
 class Teacher:
@@ -68,17 +67,6 @@ class Cost(NamedTuple):
     def rate(self) -> float:
         """Questions for each n log2 n."""
         return self.questions / (self.n * math.log2(self.n))
-
-
-def facts_of(n: int) -> list[Fact]:
-    """`n` facts about as many subjects."""
-    names = [f"Person{i} Family{i % 97}" for i in range(n)]
-    ask = lexicon()[RELATION].ask
-    return [
-        Fact(id=f"f{i:05}", subject=name, prompt=ask(name), target_new=f"Mill{i}",
-             relation=RELATION)
-        for i, name in enumerate(names)
-    ]  # fmt: skip
 
 
 def cost(n: int, config: DesignConfig) -> Cost:

@@ -2,8 +2,8 @@
 
 An update is projected on the null space of C, the directions that keys hardly ever take, so that
 lambda C is not needed to weigh against it; keys of earlier batches are kept instead (section 3,
-equation 12). Here the (in x in) system of the authors' code is solved by the equal one of size
-facts x facts, in fp64.
+equation 12). Here the (in x in) system of the authors' code is solved by an equal one, in fp64: of
+the size of the facts or of the null space, whichever is less.
 """
 
 from __future__ import annotations
@@ -37,18 +37,29 @@ class NullSpace(Solver):
     def __init__(self, basis: torch.Tensor, ridge: float) -> None:
         """`basis` [in, free] spans the null space: P = basis basis^T."""
         self.basis, self.ridge = basis, ridge
-        self.earlier = basis.new_zeros(0, len(basis))
+        self.earlier = basis.new_zeros(0, basis.shape[1])
+        """What earlier keys are in the null space, or as few rows with the same products."""
 
     def lefts(self, keys: torch.Tensor) -> torch.Tensor:
-        """With G = P [K, K_0], it is the first n columns of G (G^T G + L2 1)^-1."""
-        free = torch.cat([keys.double(), self.earlier]) @ self.basis
-        inner = free @ free.T
+        """With G = P [K, K_0], it is the first n columns of G (G^T G + L2 1)^-1.
+
+        That is (G G^T + L2 1)^-1 P K, too, which is the smaller system when there are more keys
+        than directions.
+        """
+        own = keys.double() @ self.basis
+        free = torch.cat([own, self.earlier])
+        wide = len(free) > free.shape[1]
+        inner = free.T @ free if wide else free @ free.T
         inner.diagonal().add_(self.ridge)
+        if wide:
+            return torch.linalg.solve(inner, own.T).T @ self.basis.T
         return torch.linalg.solve(inner, free)[: len(keys)] @ self.basis.T
 
     def remember(self, keys: torch.Tensor) -> None:
-        """Later updates keep what these keys give."""
-        self.earlier = torch.cat([self.earlier, keys.double()])
+        """Later updates keep what these keys give. Only their products count: see R of QR."""
+        self.earlier = torch.cat([self.earlier, keys.double() @ self.basis])
+        if len(self.earlier) > self.earlier.shape[1]:
+            self.earlier = torch.linalg.qr(self.earlier, mode="r").R
 
 
 def null_space(moment: Moment, options: AlphaEditOptions, name: str) -> torch.Tensor:

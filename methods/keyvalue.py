@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import torch
 from pydantic import Field
+from torch import nn
 
 from methods.arch import Projection
 from methods.base import HasWeights
@@ -150,6 +151,21 @@ def keys_and_values(
     )
     shape = (len(queries), -1)
     return keys.unflatten(0, shape), values.unflatten(0, shape)
+
+
+def said_at(
+    holder: HasWeights, module: nn.Module, queries: Sequence[Query], batch_tokens: int
+) -> torch.Tensor:
+    """A module's output at the subjects' ends in the bare prompts, [facts, hidden]."""
+    rows = [q.rows[0] for q in queries]
+    (values,) = activations(
+        holder.model,
+        [row.beginning for row in rows],
+        [row.place for row in rows],
+        [Site(module, "out")],
+        batch_tokens,
+    )
+    return values
 
 
 def as_delta(

@@ -18,7 +18,7 @@ from pydantic import Field
 from methods.arch import Layer, Projection, chosen_layers, decoder_of
 from methods.base import HasWeights, Workshop, options_of, weights_of
 from methods.delta import DeltaEdit
-from methods.hooks import Site, activations, at_rest, kept
+from methods.hooks import at_rest, kept
 from methods.keyvalue import (
     KeyValueOptions,
     Query,
@@ -26,6 +26,7 @@ from methods.keyvalue import (
     contexts_of,
     keys_and_values,
     query,
+    said_at,
     texts_of,
     write,
 )
@@ -68,7 +69,7 @@ class Solver:
 
 
 class LeastSquares(Solver):
-    """(lambda C + K K^T)^-1 K in fp64, by the n x n system that it comes down to."""
+    """(lambda C + K K^T)^-1 K in fp64, by a system of size n or of the keys, whichever is less."""
 
     def __init__(self, moment: Moment, weight: float) -> None:
         """`weight` is lambda."""
@@ -77,6 +78,10 @@ class LeastSquares(Solver):
     def lefts(self, keys: torch.Tensor) -> torch.Tensor:
         """With B = (lambda C)^-1 K, it is B (1 + K^T B)^-1: C is factorised once a layer."""
         wide = keys.double()
+        if len(wide) > wide.shape[1]:
+            factor = self.moment.factor()
+            system = self.weight * (factor @ factor.T) + wide.T @ wide
+            return torch.cholesky_solve(wide.T, torch.linalg.cholesky(system)).T
         solved = self.moment.solve(wide.T) / self.weight
         inner = torch.eye(len(wide), dtype=wide.dtype, device=wide.device) + wide @ solved
         return torch.linalg.solve(inner, solved.T)
@@ -130,12 +135,12 @@ class Memit:
     ) -> None:
         """Write one batch of facts into the layers; the updates are appended to `found`."""
         top = layers[-1]
-        state = self._states(holder, top, queries)
+        state = said_at(holder, top.block, queries, self.options.batch_tokens)
         change = changes(holder, top.block, state, queries, self.options, self.workshop.progress)
         wanted = state + change
         for number, (layer, solver, pairs) in enumerate(zip(layers, solvers, found, strict=True)):
             keys = self.keys(holder, layer, queries)
-            missing = wanted - self._states(holder, top, queries)
+            missing = wanted - said_at(holder, top.block, queries, self.options.batch_tokens)
             rights = missing.double() / (len(layers) - number)
             pairs.append((rights, solver.lefts(keys)))
             write(layer.down, *pairs[-1])
@@ -148,15 +153,3 @@ class Memit:
         if keys.shape[1] == 1:
             return keys[:, 0]
         return (keys[:, 0] + keys[:, 1:].mean(1)) / 2
-
-    def _states(self, holder: HasWeights, layer: Layer, queries: list[Query]) -> torch.Tensor:
-        """A layer's output at the subjects' ends in the bare prompts, [n, hidden]."""
-        rows = [q.rows[0] for q in queries]
-        (states,) = activations(
-            holder.model,
-            [row.beginning for row in rows],
-            [row.place for row in rows],
-            [Site(layer.block, "out")],
-            self.options.batch_tokens,
-        )
-        return states

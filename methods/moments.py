@@ -63,9 +63,13 @@ class Moment:
 
     def solve(self, keys: torch.Tensor) -> torch.Tensor:
         """C^-1 keys, fp64, for keys [width, n]; C is factorised once."""
+        return torch.cholesky_solve(keys.double(), self.factor())
+
+    def factor(self) -> torch.Tensor:
+        """C's Cholesky factor, [width, width], fp64, with the ridge that C needs to have one."""
         if self._factor is None:
             self._factor = self._factorised()
-        return torch.cholesky_solve(keys.double(), self._factor)
+        return self._factor
 
     def _factorised(self) -> torch.Tensor:
         """C's Cholesky factor, with the smallest ridge that will do."""

@@ -32,6 +32,12 @@ class Factors(NamedTuple):
         """The same with `u` and `v` in another precision; `s` stays fp32."""
         return Factors(self.u.to(dtype), self.s, self.v.to(dtype))
 
+    def largest(self, rank: int) -> Factors:
+        """Those of the `rank` largest singular values, as copies; 0 is all, not copied."""
+        if rank == 0:
+            return self
+        return Factors(*(part[..., :rank].clone() for part in self))
+
 
 def factors_of(projection: Projection, cache: Path | None = None) -> Factors:
     """Decompose one projection on the device where its weight is, or read it from the cache.

@@ -38,8 +38,10 @@ class Svf:
         """Train one z on (prompt, new target) pairs, or one for each relation among the facts."""
         holder, options = weights_of(lm, "svf"), self.options
         workshop = self._with_texts(holder)
-        parts = parts_of(holder.model, options.targets, workshop.cache)
-        with frozen(holder.model), FactorSpace(parts, beside=False).installed() as space:
+        parts = parts_of(holder.model, options.targets, workshop.cache, options.rank)
+        # A few singular values do not stand in for a weight; all of them do.
+        space = FactorSpace(parts, beside=options.rank > 0)
+        with frozen(holder.model), space.installed():
             maker = _Maker(space, holder, options, workshop)
             return maker.single(facts) if options.experts == "one" else maker.experts(facts)
 
@@ -118,7 +120,8 @@ class _Maker(NamedTuple):
         return search(score, len(experts), *sizes, draw).weights
 
     def _laying(self) -> Laying:
-        return Laying(renormalise=self.options.renormalise, apply=self.options.apply)
+        options = self.options
+        return Laying(renormalise=options.renormalise, apply=options.apply, rank=options.rank)
 
     def _about(self) -> dict[str, Any]:
         return {"seed": self.workshop.seed, "options": self.options.model_dump()}

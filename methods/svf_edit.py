@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers.modeling_utils import PreTrainedModel
 
-from methods.arch import Projection, projections
+from methods.arch import Projection, Targets, projections
 from methods.base import weights_of
 from methods.svd import Factors, factors_of
 from methods.svf_layers import FactorSpace, merged, scaled
@@ -37,6 +37,8 @@ class Laying(Frozen):
     apply: Literal["merge", "factors"] = "merge"
     """Change the weights (fast), or answer in factor space (no copy of a weight; more precise in
     bf16, where a weight cannot take up small changes)."""
+    rank: int = 0
+    """z is for so many of the largest singular values; 0 is for all."""
 
 
 Using = Callable[[Z], AbstractContextManager[None]]
@@ -91,8 +93,8 @@ def opened(
 
     Without `keep`, and merging, factors are made when they are used and dropped at once.
     """
-    chosen = named(model, z)
-    parts = ((projection, factors_of(projection, cache)) for projection in chosen)
+    chosen = named(model, z, laying.rank)
+    parts = ((one, factors_of(one, cache).largest(laying.rank)) for one in chosen)
     if laying.apply == "factors":
         with FactorSpace(parts, beside=True).installed() as space:
 
@@ -113,11 +115,11 @@ def opened(
     yield merging
 
 
-def named(model: PreTrainedModel, z: Z) -> list[Projection]:
+def named(model: PreTrainedModel, z: Z, rank: int = 0) -> list[Projection]:
     """The projections that z is for, in the model's order.
 
     Raises:
-        UserError: one is missing, or has another number of singular values.
+        UserError: one is missing, or has another number of singular values (of `rank`, if not 0).
     """
     chosen = [one for one in projections(model, "all") if one.name in z]
     if missing := z.keys() - {one.name for one in chosen}:
@@ -126,17 +128,18 @@ def named(model: PreTrainedModel, z: Z) -> list[Projection]:
             "apply it to the model that it was made on"
         )
     for one in chosen:
-        if len(z[one.name]) != min(one.weight.shape):
+        size = min(one.weight.shape)
+        if len(z[one.name]) != min(rank or size, size):
             raise UserError(
                 f"this svf edit has {len(z[one.name])} numbers for {one.name}, which has "
-                f"{min(one.weight.shape)} singular values; apply it to the model it was made on"
+                f"{size} singular values; apply it to the model it was made on"
             )
     return chosen
 
 
 def parts_of(
-    model: PreTrainedModel, targets: Literal["mlp", "attention", "all"], cache: Path | None
+    model: PreTrainedModel, targets: Targets, cache: Path | None, rank: int = 0
 ) -> Iterator[tuple[Projection, Factors]]:
-    """The targeted projections with their factors, decomposed one at a time."""
+    """The targeted projections with their factors, decomposed one at a time; see `largest`."""
     for projection in projections(model, targets):
-        yield projection, factors_of(projection, cache)
+        yield projection, factors_of(projection, cache).largest(rank)

@@ -15,6 +15,9 @@ class SvfOptions(Frozen):
 
     targets: Targets = "mlp"
     """Which projections of every layer are scaled."""
+    rank: int = Field(default=0, ge=0)
+    """Only so many of each matrix' largest singular values are scaled, and only their factors are
+    held; 0 is all (the authors'). A large model then takes little more memory than it does."""
     objective: Literal["sft", "reinforce"] = "sft"
     """Cross-entropy on the targets, or REINFORCE on sampled replies (the authors'). A reply that
     the model never samples earns no reward, and a false fact is such a reply: hence sft."""

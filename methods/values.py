@@ -3,27 +3,45 @@
 Meng et al. 2022 (ROME, section 3.1, equation 4) and 2023 (MEMIT, arXiv 2210.07229, section 4.2).
 All facts of a batch are optimised in the same forward passes. Adam works element by element, the
 facts' losses are summed, and each fact stops and is clamped by itself, so its vector is what it
-would be alone. Only the facts that are not done yet are computed.
+would be alone. Only the facts that are not done yet are computed, and of their prompts only what
+can see the change: tokens before the subject's last one are read once.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
+from transformers import DynamicCache
 
 from methods.base import HasWeights
-from methods.hooks import adding, at_rest, batches, only_at, padded, wide
+from methods.hooks import Padded, adding, at_rest, batches, only_at, padded, wide
 from methods.keyvalue import Asked, KeyValueOptions, Query
 from ske.types import UserError
 
 
+class _Before(NamedTuple):
+    """What comes before the subjects' ends of some rows, as the layers have read it."""
+
+    cache: list[tuple[torch.Tensor, torch.Tensor]]
+    """Every layer's keys and values, [rows, heads, longest, size]; none if nothing is kept."""
+    lengths: list[int]
+    """Tokens of each row."""
+
+    def of(self, rows: list[int]) -> _Before:
+        """Some of the rows."""
+        cache = [(keys[rows], values[rows]) for keys, values in self.cache]
+        return _Before(cache, [self.lengths[row] for row in rows])
+
+
 class _Batch(NamedTuple):
-    """The rows of some facts as tensors; `n` target tokens, `m` facts."""
+    """What is left to read of the rows of some facts; `n` target tokens, `m` facts."""
 
     inputs: dict[str, Any]
+    before: _Before
     owner: torch.Tensor
     """Which fact each row belongs to, [rows]."""
     subject: torch.Tensor
@@ -88,7 +106,9 @@ def _descend(
     delta = torch.zeros_like(before, requires_grad=True)
     adam = torch.optim.Adam([delta], lr=options.learning_rate)
     active = torch.arange(len(queries), device=before.device)
-    batch = _tensors(holder, queries)
+    # What the last step's facts leave is put together anew, what was read is not.
+    read = _read(holder, [row for query in queries for row in _rows(query)])
+    batch = _tensors(holder, queries, read)
     essence = torch.empty(0)
     for step in range(options.steps):
         nll, spoken = _losses(holder, module, batch, delta[active])
@@ -105,7 +125,10 @@ def _descend(
         (delta.grad,) = torch.autograd.grad(losses[going].sum(), delta)
         if not going.all():
             active, essence = active[going], essence[going]
-            batch = _tensors(holder, [queries[i] for i in active.tolist()])
+            left = active.tolist()
+            width = len(_rows(queries[0]))
+            before_left = read.of([i * width + k for i in left for k in range(width)])
+            batch = _tensors(holder, [queries[i] for i in left], before_left)
         _step(adam, delta, active, options.clamp * norms)
     return delta.detach()
 
@@ -134,38 +157,84 @@ def _losses(
         adding(module, numbers, batch.subject, delta[batch.owner]),
         only_at(head, batch.row, batch.place),
     ):
-        logits = holder.model(**batch.inputs).logits[0]
+        logits = holder.model(**batch.inputs, **_cached(holder, batch.before)).logits[0]
     n = len(batch.token)
     log_p = torch.log_softmax(wide(logits), dim=-1)
     nll = -log_p[:n].gather(1, batch.token[:, None])[:, 0] * batch.weight
     return torch.zeros_like(delta[:, 0]).index_add(0, batch.fact, nll.to(delta.dtype)), log_p[n:]
 
 
-def _tensors(holder: HasWeights, queries: Sequence[Query]) -> _Batch:
-    """Rows: every context of every fact, then every fact's KL prompt."""
+def _rows(query: Query) -> list[Asked]:
+    """Every context of a fact, then its KL prompt; all facts have as many."""
+    return [*query.rows, query.essence]
+
+
+@torch.no_grad()
+def _read(holder: HasWeights, rows: Sequence[Asked]) -> _Before:
+    """Read what comes before the subjects' last tokens: no change there is ever seen by it."""
+    model = holder.model
+    lengths = [row.place for row in rows]
+    if "position_ids" not in inspect.signature(model.forward).parameters or not any(lengths):
+        return _Before([], [0] * len(rows))
+    cache = DynamicCache(config=model.config)
+    # Without a mask: a row's own tokens don't see the padding behind them, and a row of nothing
+    # but padding has numbers, not NaN.
+    ids = padded([row.prompt[: row.place] for row in rows], model.device).ids
+    model.base_model(input_ids=ids, past_key_values=cache, use_cache=True)
+    layers: Any = cache.layers
+    if any(layer.keys.shape[2] < ids.shape[1] for layer in layers):  # A window that is shorter.
+        return _Before([], [0] * len(rows))
+    return _Before([(layer.keys, layer.values) for layer in layers], lengths)
+
+
+def _cached(holder: HasWeights, before: _Before) -> dict[str, Any]:
+    """A cache of its own for each forward pass, which adds to it."""
+    if not before.cache:
+        return {"use_cache": False}
+    cache = DynamicCache(config=holder.model.config)
+    for number, (keys, values) in enumerate(before.cache):
+        cache.update(keys, values, number)
+    return {"use_cache": True, "past_key_values": cache}
+
+
+def _tensors(holder: HasWeights, queries: Sequence[Query], before: _Before) -> _Batch:
+    """The rows of every fact, from where `before` ends on; places are counted from there."""
     rows: list[list[int]] = []
-    owner, subject, at, wanted = [], [], [], []
+    owner, subject, at, wanted, essences = [], [], [], [], []
 
     def put(number: int, asked: Asked, ids: list[int]) -> int:
-        rows.append(ids)
+        begun = before.lengths[len(rows)]
+        rows.append(ids[begun:])
         owner.append(number)
-        subject.append(asked.place)
-        return len(rows) - 1
+        subject.append(asked.place - begun)
+        return begun
 
     for number, one in enumerate(queries):
         for asked in one.rows:
             if not asked.answer:
                 raise UserError("a fact has no target: target_new is empty; erase it by a text")
-            row = put(number, asked, [*asked.prompt, *asked.answer[:-1]])
+            begun = put(number, asked, [*asked.prompt, *asked.answer[:-1]])
             share = 1 / len(one.rows) / len(asked.answer)
-            for place, token in enumerate(asked.answer, start=len(asked.prompt) - 1):
-                at.append((row, place))
+            for place, token in enumerate(asked.answer, start=len(asked.prompt) - 1 - begun):
+                at.append((len(rows) - 1, place))
                 wanted.append((token, number, share))
-    for number, one in enumerate(queries):
-        at.append((put(number, one.essence, one.essence.beginning), one.essence.place))
+        put(number, one.essence, one.essence.beginning)
+        essences.append((len(rows) - 1, subject[-1]))
     device = holder.model.device
     tensor = lambda values: torch.tensor(values, device=device)  # noqa: E731
-    row, place = tensor(at).T
+    row, place = tensor([*at, *essences]).T
     token, fact, weight = map(tensor, zip(*wanted, strict=True))
-    inputs = padded(rows, device).kwargs
-    return _Batch(inputs, tensor(owner), tensor(subject), row, place, token, fact, weight)
+    inputs = _inputs(padded(rows, device), before)
+    return _Batch(inputs, before, tensor(owner), tensor(subject), row, place, token, fact, weight)
+
+
+def _inputs(rest: Padded, before: _Before) -> dict[str, torch.Tensor]:
+    """[what was read][padding][the rest][padding], with places as if there were no padding."""
+    if not before.cache:
+        return {"input_ids": rest.ids, "attention_mask": rest.mask}
+    lengths = torch.tensor(before.lengths, device=rest.ids.device)[:, None]
+    longest = torch.arange(before.cache[0][0].shape[2], device=rest.ids.device)
+    # Padding keeps the last token's place: there may be none beyond it.
+    places = lengths + rest.mask.cumsum(1) - 1
+    mask = torch.cat([(longest < lengths).to(rest.mask), rest.mask], dim=1)
+    return {"input_ids": rest.ids, "attention_mask": mask, "position_ids": places}

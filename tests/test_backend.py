@@ -5,9 +5,11 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+from transformers import DynamicCache
 
 from ske.backends.local import LocalLM, _groups, load
 from ske.backends.render import Renderer
+from ske.backends.shared import repeated
 from ske.config import ModelConfig
 from ske.lm import LM, Chat, Pair, Sampling, ask
 from ske.types import UserError
@@ -78,6 +80,24 @@ def test_shared_beginnings_are_read_once(monkeypatch: pytest.MonkeyPatch) -> Non
     lm.generate(questions(), GREEDY)
     assert sorted(prefixes)[0] == 0
     assert len([n for n in prefixes if n > 16]) == 2
+
+
+@pytest.mark.parametrize("room", [0, 2, 9])
+def test_a_cache_with_room_holds_what_a_growing_one_does(room: int) -> None:
+    draw = torch.Generator().manual_seed(0)
+    grown, begun = DynamicCache(), DynamicCache()
+    first = torch.randn(1, 2, 5, 4, generator=draw)
+    begun.update(first, first + 1, 0)
+    spacious = repeated(begun, 3, room)
+    grown.update(first.repeat(3, 1, 1, 1), first.repeat(3, 1, 1, 1) + 1, 0)
+    for width in (4, 1, 1):
+        new = torch.randn(3, 2, width, 4, generator=draw)
+        for one, other in zip(
+            spacious.update(new, -new, 0), grown.update(new, -new, 0), strict=True
+        ):
+            assert torch.equal(one, other)
+        assert spacious.get_seq_length() == grown.get_seq_length()
+    assert begun.get_seq_length() == 5  # and can be used again
 
 
 def test_a_shared_beginning_leaves_a_token_of_every_row_outside() -> None:

@@ -13,6 +13,7 @@ from agents.packer import Packed, Packing
 from bench import agents as bench
 from bench import agents_cost
 from bench.agents_cost import Cost
+from bench.document import BEGIN, END, filled
 from bench.measuring import measured
 from bench.variants import VARIANTS, Task, file_order, naive_of, written
 from ske.config import DesignConfig
@@ -79,11 +80,11 @@ def test_the_measure_is_the_examiner_s_by_hand(tmp_path: Path) -> None:
 
 
 def test_figures_go_between_the_marks_and_nowhere_else() -> None:
-    text = f"before\n{bench.BEGIN}\nold\n{bench.END}\nafter"
-    new = bench.filled(text, "a \\1 table\n")
-    assert new == f"before\n{bench.BEGIN}\na \\1 table\n{bench.END}\nafter"
+    text = f"before\n{BEGIN}\nold\n{END}\nafter"
+    new = filled(text, "a \\1 table\n")
+    assert new == f"before\n{BEGIN}\na \\1 table\n{END}\nafter"
     document = bench.DOCS.read_text(encoding="utf-8")
-    assert document.count(bench.BEGIN) == document.count(bench.END) == 1
+    assert document.count(BEGIN) == document.count(END) == 1
     for name in VARIANTS:
         assert name.removeprefix("no ") in document
 

@@ -7,11 +7,19 @@ import tiny
 import torch
 from transformers import GPT2LMHeadModel
 
+from methods import values
 from methods.alphaedit import AlphaEdit, AlphaEditOptions, NullSpace, null_space
 from methods.arch import decoder_of
 from methods.base import Workshop
 from methods.delta import LowRank
-from methods.keyvalue import KeyValueOptions, as_delta, contexts_of, keys_and_values, query
+from methods.keyvalue import (
+    KeyValueOptions,
+    as_delta,
+    contexts_of,
+    keys_and_values,
+    query,
+    said_at,
+)
 from methods.memit import LeastSquares, Memit
 from methods.moments import Moment
 from methods.rome import Rome, RRome
@@ -80,6 +88,27 @@ def test_facts_optimised_together_are_what_they_are_alone() -> None:
     assert (norms > 2 - 1e-6).any()
     in_pieces = changes(lm, module, before, queries, options.model_copy(update={"batch_tokens": 1}))
     torch.testing.assert_close(together, in_pieces, atol=1e-8, rtol=1e-8)
+
+
+@pytest.mark.parametrize("architecture", [*tiny.ARCHITECTURES, *tiny.MORE_ARCHITECTURES])
+def test_reading_what_comes_before_a_subject_once_changes_nothing(
+    architecture: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also for a subject that a prompt begins with, before which there is nothing."""
+    lm = double(architecture)
+    module = decoder_of(lm.model).layers[0].block
+    first = Fact(id="f5", subject="R", prompt="Ruria lies in", target_new="Acme Works")
+    queries = [query(lm, fact, ["{}", "Yes. {}"], end=True) for fact in (*TWINS, first)]
+    places = {row.place for one in queries for row in one.rows}
+    assert min(places) <= 1  # behind a begin token, if the tokenizer writes one
+    before = torch.ones(5, 64).double()
+    options = KeyValueOptions(steps=4, stop_loss=6.0)
+    found = changes(lm, module, before, queries, options)
+    nothing = lambda holder, rows: values._Before([], [0] * len(rows))  # noqa: E731
+    monkeypatch.setattr(values, "_read", nothing)
+    whole = changes(lm, module, before, queries, options)
+    torch.testing.assert_close(found, whole, atol=1e-8, rtol=1e-8)
+    assert found.norm(dim=1).max() > 0.1
 
 
 def test_the_first_step_has_no_change_in_its_loss() -> None:
@@ -184,6 +213,25 @@ def test_memits_factor_is_the_closed_form() -> None:
     torch.testing.assert_close(found, expected, rtol=1e-7, atol=1e-9)
 
 
+def test_more_facts_than_a_key_is_wide_give_the_same_update() -> None:
+    """The system is then solved in the width of the keys; so is AlphaEdit's in its directions."""
+    draw = torch.Generator().manual_seed(2)
+    moment, keys = random_moment(), torch.randn(20, 8, generator=draw).double()
+    system = 3.0 * moment.mean() + keys.T @ keys
+    found = LeastSquares(moment, 3.0).lefts(keys)
+    torch.testing.assert_close(found, torch.linalg.solve(system, keys.T).T, rtol=1e-7, atol=1e-9)
+    basis = torch.linalg.qr(torch.randn(8, 5, generator=draw).double()).Q
+    p, solver = basis @ basis.T, NullSpace(basis, 0.5)
+    for first in range(0, 20, 4):  # Remembered keys outgrow the directions, too.
+        own = keys[first : first + 4]
+        seen = keys[: first + 4]
+        system = p @ seen.T @ seen + 0.5 * torch.eye(8).double()
+        expected = torch.linalg.solve(system, p @ own.T).T
+        torch.testing.assert_close(solver.lefts(own), expected, rtol=1e-7, atol=1e-9)
+        solver.remember(own)
+        assert len(solver.earlier) <= 5
+
+
 def test_memit_does_not_depend_on_the_order_of_a_batch() -> None:
     lm = double()
     options = {**SMALL, "layers": (0, 1), "moment_weight": 1.0}
@@ -199,10 +247,12 @@ def test_memit_reaches_its_states_if_nothing_weighs_against_them() -> None:
     layer = decoder_of(lm.model).layers[1]
     editor = Memit({**SMALL, "layers": (0, 1), "moment_weight": 1e-9, "templates": ()}, Workshop())
     queries = [query(lm, fact, ["{}"], end=True) for fact in tiny.FACTS]
-    before = editor._states(lm, layer, queries)
+    before = said_at(lm, layer.block, queries, 8192)
     wanted = before + changes(lm, layer.block, before, queries, editor.options)
     with editor.edit(lm, tiny.FACTS).applied(lm):
-        torch.testing.assert_close(editor._states(lm, layer, queries), wanted, atol=1e-3, rtol=1e-3)
+        torch.testing.assert_close(
+            said_at(lm, layer.block, queries, 8192), wanted, atol=1e-3, rtol=1e-3
+        )
     assert (wanted - before).norm() > 1
 
 

@@ -295,6 +295,27 @@ def test_an_edit_learns_inside_of_one_in_factor_space() -> None:
         assert learned.mean() > said_by(once).mean() + 1
 
 
+@pytest.mark.parametrize("apply", ["merge", "factors"])
+def test_a_few_singular_values_may_be_all_that_is_scaled(apply: Any) -> None:
+    lm = tiny.lm()
+    found = projections(lm.model, "mlp")
+    parts = list(parts_of(lm.model, "mlp", None, rank=5))
+    for (one, few), (_, all_) in zip(parts, parts_of(lm.model, "mlp", None), strict=True):
+        assert few.u.shape == (one.outputs, 5) and few.v.shape == (one.inputs, 5)
+        assert torch.equal(few.s, all_.s[:5])
+    edit = make(lm, rank=5, epochs=40, learning_rate=0.05, max_mult=2.0, apply=apply)
+    assert [len(value) for value in edit.z.values()] == [5] * len(found)
+    before = said_by(lm)
+    weights = {one.name: one.matrix().clone() for one in found}
+    with edit.applied(lm) as once:
+        assert said_by(once).mean() > before.mean() + 0.3
+        for one in found if apply == "merge" else ():
+            change = torch.linalg.svdvals(one.matrix() - weights[one.name])
+            assert change[4] > 1e-4 > change[5]
+    # More than there are: all of them, as without the option.
+    assert [len(v) for v in make(lm, rank=10**4, epochs=1).z.values()] == [64] * len(found)
+
+
 def test_an_edit_for_another_model_is_refused() -> None:
     edit = make(tiny.lm("qwen3"), epochs=1)
     with pytest.raises(UserError, match="apply it to the model"), edit.applied(tiny.lm("gpt2")):

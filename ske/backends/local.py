@@ -8,7 +8,6 @@ they are.
 
 from __future__ import annotations
 
-import copy
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -20,6 +19,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from ske.backends.render import Renderer
+from ske.backends.shared import repeated
 from ske.config import ModelConfig, found
 from ske.lm import Chat, Pair, Reply, Sampling, Scored
 from ske.types import UserError
@@ -113,13 +113,6 @@ class LocalLM:
         self.model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
         return cache
 
-    def _repeated(self, cache: DynamicCache | None, rows: int) -> DynamicCache | None:
-        if cache is None:
-            return None
-        copied = copy.deepcopy(cache)
-        copied.batch_repeat_interleave(rows)
-        return copied
-
     def _batches(self, group: Group, width: Callable[[int], int]) -> Iterator[list[int]]:
         """Members in batches of similar length, within `batch_tokens`."""
         batch: list[int] = []
@@ -140,7 +133,7 @@ class LocalLM:
     ) -> list[list[int]]:
         """Generated ids of a batch: [prefix][padding][rest of the prompt] -> answer."""
         rests = [prompt[len(prefix) :] for prompt in prompts]
-        longest = max(map(len, rests))
+        longest, new_tokens = max(map(len, rests)), sampling.max_new_tokens
         pad = self._pad_id
         ids = [prefix + [pad] * (longest - len(rest)) + rest for rest in rests]
         mask = [[1] * len(prefix) + [0] * (longest - len(r)) + [1] * len(r) for r in rests]
@@ -149,7 +142,7 @@ class LocalLM:
         output = model.generate(
             input_ids=torch.tensor(ids, device=self.device),
             attention_mask=torch.tensor(mask, device=self.device),
-            past_key_values=self._repeated(cache, len(prompts)),
+            past_key_values=_over(cache, len(prompts), longest + new_tokens),
             generation_config=self._generation(sampling),
             use_cache=True,
         )
@@ -167,7 +160,7 @@ class LocalLM:
         return self.model(
             input_ids=torch.tensor(ids, device=self.device),
             attention_mask=torch.tensor(mask, device=self.device),
-            past_key_values=self._repeated(cache, len(rows)),
+            past_key_values=_over(cache, len(rows), longest),
             use_cache=cache is not None,
         ).logits
 
@@ -211,6 +204,10 @@ class LocalLM:
             if stop in text:
                 text, finished = text.split(stop)[0].strip(), True
         return Reply(text, len(prompt), len(said), finished)
+
+
+def _over(cache: DynamicCache | None, rows: int, room: int) -> DynamicCache | None:
+    return None if cache is None else repeated(cache, rows, room)
 
 
 def _groups(rows: Sequence[list[int]]) -> list[Group]:

@@ -1,0 +1,126 @@
+"""The bench itself: verdicts, pairs of runs, bytes counted, and that its commands run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from bench import __main__ as bench
+from bench import gpu, growth
+from bench.memory import held
+from bench.row import Row, markdown
+from bench.shapes import SHAPES, random_model
+from bench.timing import Work, exponent, paired
+
+CPU = torch.device("cpu")
+
+
+def test_a_row_is_judged_by_its_median_and_by_what_must_be_equal() -> None:
+    row = Row("x", "1 s", "12 s", [9, 12, 11], at_least=10)
+    assert row.ok and row.ratio == 11
+    assert not row._replace(at_least=11.5).ok
+    assert not row._replace(wrong="2 replies differ").ok
+    assert not row._replace(at_least=None, at_most=10.9).ok
+    assert row._replace(at_least=None).ok  # nothing is asked of it
+    assert "| x | 1 s | 12 s | 11.00 | 9.00 to 12.00 (3) | at least 10 | ok |" in markdown(
+        [row], "t"
+    )
+    assert "2 replies differ" in markdown([row._replace(wrong="2 replies differ")], "t")
+
+
+def test_pairs_of_runs_change_their_order() -> None:
+    done: list[str] = []
+    found = paired(
+        Work(lambda: done.append("ours") or 1, 10), Work(lambda: done.append("other") or 2), 4
+    )
+    assert done == ["ours", *["other", "ours", "ours", "other"] * 2]  # the first one warms up
+    assert found.gave == (1, 2)
+    assert len(found.ratios) == len(found.ours) == 4
+    assert found.ratios[0] == found.reference[0] / found.ours[0]
+
+
+def test_an_exponent_is_fitted_on_logarithms() -> None:
+    assert exponent((1, 4, 16), (3, 12, 48)) == pytest.approx(1)
+    assert exponent((1, 4, 16), (3, 48, 768)) == pytest.approx(2)
+
+
+def test_bytes_are_counted_while_tensors_live() -> None:
+    def work() -> torch.Tensor:
+        kept = torch.ones(1000)
+        dropped = torch.ones(500)
+        del dropped
+        view = kept[10:].view(-1)  # no bytes of its own
+        return view + 1  # 990 more
+
+    assert held(work, CPU).peak == 4 * (1000 + 990)
+    outer = torch.ones(1000)
+    assert held(lambda: outer.add_(1)[5:], CPU).peak == 0  # what was there before
+    assert held(lambda: [torch.ones(10) for _ in range(3)], CPU).peak == 120
+    assert held(lambda: [torch.ones(10).sum().item() for _ in range(3)], CPU).peak == 44
+
+
+def test_bytes_that_a_backward_pass_needs_are_counted() -> None:
+    x = torch.ones(100, requires_grad=True)
+    chain = held(lambda: x.exp().exp().exp().sum(), CPU).peak
+    with torch.no_grad():
+        assert held(lambda: x.exp().exp().exp().sum(), CPU).peak < chain
+    assert chain >= 3 * 400  # each result is kept for its gradient
+
+
+def test_the_table_is_printed_written_and_judged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [Row("quick", "1 s", "20 s", [20], at_least=10)]
+    monkeypatch.setattr(bench, "run", lambda names, long: rows)
+    assert bench.main(["--only", "teacher", "--out", str(tmp_path)]) == 0
+    assert "quick" in capsys.readouterr().out
+    assert json.loads((tmp_path / "bench.json").read_text())["rows"][0]["ratio"] == 20
+    assert "| quick |" in (tmp_path / "bench.md").read_text()
+    rows.append(Row("slow", "1 s", "2 s", [2], at_least=10))
+    assert bench.main(["--only", "teacher"]) == 1
+
+
+def test_an_unknown_measurement_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        bench.main(["--only", "teachr"])
+    assert exit_.value.code == 2
+    assert "'teachr': there are teacher, scoring" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["memit", "alphaedit"])
+def test_memory_grows_no_faster_than_the_facts(name: str) -> None:
+    """Also where facts outnumber the keys' dimensions, 192: no facts x facts system is made."""
+    lm = random_model("tiny")
+    small, large = (held(lambda n=n: growth.edit(lm, name, n), CPU).peak for n in (256, 768))
+    assert large < 3.3 * small
+
+
+def test_the_shapes_have_as_many_weights_as_their_models() -> None:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    def billions(shape: str) -> float:
+        kind, numbers = SHAPES[shape]
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **numbers))
+        return round(sum(one.numel() for one in model.parameters()) / 1e9, 3)
+
+    assert [billions(shape) for shape in gpu.LARGE] == [0.494, 1.236, 8.03]
+
+
+def test_the_gpu_s_command_runs_on_a_cpu(tmp_path: Path) -> None:
+    assert gpu.main(["--tiny", "--device", "cpu", "--out", str(tmp_path)]) == 0
+    found = json.loads((tmp_path / "gpu.json").read_text())
+    assert found["configurations"]["tiny"]["hidden_size"] == 64
+    done = {(line["what"], line["facts"]) for line in found["lines"]}
+    assert {(name, n) for name in growth.METHODS for n in gpu.FEW} < done
+    assert all(line["seconds"] > 0 for line in found["lines"])
+    assert "| tiny | ske | 4 |" in (tmp_path / "gpu.md").read_text()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is one")
+def test_without_a_gpu_it_says_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
+    assert gpu.main([]) == 2
+    assert "--tiny --device cpu" in capsys.readouterr().err
