@@ -34,7 +34,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "prompt_packed": {},
     "retrieval": {},
     "lora": ONCE,
-    "adalora": {**ONCE, "min_steps": 8},  # It shares out ranks after some steps, never after one.
+    "adalora": ONCE,
     "ft_l": ONCE,
     "ft_m": ONCE,
     "locft": ONCE,

@@ -102,7 +102,7 @@ def stock(lm: LocalLM, lessons: Sequence[Lesson]) -> None:
             args=SFTConfig(**own, completion_only_loss=True),
             train_dataset=Dataset.from_list(rows),
             processing_class=lm.tokenizer,
-            peft_config=lora_config(options),
+            peft_config=lora_config(options, lm.model),
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train()

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from peft import AdaLoraConfig, PeftModel
+from pydantic import Field
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.modeling_utils import PreTrainedModel
 
@@ -33,6 +34,9 @@ MEMORY = ("ipt", "exp_avg_ipt", "exp_avg_unc")
 
 class AdaLoraOptions(LowRankOptions):
     """`rank` is the mean of the final ranks; training starts with half as much again."""
+
+    min_steps: Annotated[int, Field(ge=10)] = 10
+    """peft's allocator of ranks fails on fewer: it needs a beginning, a middle and an end."""
 
     orthogonality: NotNegative = 0.5
     """Weight of the penalty on factors that are not orthogonal."""

@@ -1,13 +1,14 @@
 """Sharing a beginning, padding and batching change nothing that a model says."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny
 import torch
 from transformers import DynamicCache
 
-from ske.backends.local import LocalLM, _groups, load
+from ske.backends.local import _FIRST, LocalLM, _groups, load
 from ske.backends.render import Renderer
 from ske.backends.shared import repeated
 from ske.config import ModelConfig
@@ -43,6 +44,20 @@ def test_generation_together_is_generation_one_by_one(name: str, chat: bool) -> 
     together = lm.generate(questions(), GREEDY)
     assert together == [lm.generate([question], GREEDY)[0] for question in questions()]
     assert len({reply.text for reply in together}) > 3
+
+
+@pytest.mark.parametrize(("name", "chat"), KINDS)
+def test_long_replies_are_those_of_transformers_alone(name: str, chat: bool) -> None:
+    lm = tiny.lm(name, chat)
+    model: Any = lm.model
+    long = Sampling(max_new_tokens=3 * _FIRST)
+    replies = lm.generate(questions(), long)
+    assert any(reply.reply_tokens > 2 * _FIRST for reply in replies)
+    for question, reply in zip(questions(), replies, strict=True):
+        ids = torch.tensor([lm.renderer.prompt_ids(question)])
+        said = model.generate(ids, max_new_tokens=long.max_new_tokens, do_sample=False)
+        said = said[0, ids.shape[1] :].tolist()
+        assert reply == lm._reply(ids[0].tolist(), said, long)
 
 
 @pytest.mark.parametrize(("name", "chat"), KINDS)

@@ -209,6 +209,11 @@ def test_the_budget_of_ranks_ends_at_the_configured_one(architecture: str) -> No
     assert len(set(sizes)) > 1  # shared out by importance, not evenly
 
 
+def test_adalora_shares_out_ranks_with_one_fact_and_one_epoch() -> None:
+    edit = AdaLora({"epochs": 1, "rank": 2}, Workshop()).edit(tiny.lm(), tiny.FACTS[:1])
+    assert edit.deltas
+
+
 @pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
 def test_adalora_deltas_are_what_peft_merges(architecture: str) -> None:
     lm, peft = tiny.lm(architecture), _adapted(architecture)

@@ -26,6 +26,10 @@ from ske.types import UserError
 
 _SHARED_AT_LEAST = 16
 """Shorter common beginnings are not worth a cache of their own."""
+_FIRST = 8
+"""Most replies have ended after so many tokens; the others go on in batches of their own."""
+_CACHED = 0.25
+"""What a token in a shared cache weighs in a batch: it has keys and values, but no activations."""
 
 
 class Group(NamedTuple):
@@ -64,19 +68,29 @@ class LocalLM:
     def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Reply]:
         """Continue each chat; greedy unless `sampling.temperature` > 0."""
         prompts = [self.renderer.prompt_ids(chat) for chat in chats]
-        replies: list[Reply | None] = [None] * len(chats)
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(sampling.seed)
-            for group in _groups(prompts):
-                cache = self._read(group.prefix)
-                width = lambda i: len(prompts[i]) + sampling.max_new_tokens  # noqa: E731
-                for batch in self._batches(group, width):
-                    outputs = self._continue(
-                        group.prefix, cache, [prompts[i] for i in batch], sampling
-                    )
+            said = self._said(prompts, sampling)
+        return [
+            self._reply(prompt, ids, sampling) for prompt, ids in zip(prompts, said, strict=True)
+        ]
+
+    def _said(self, prompts: Sequence[list[int]], sampling: Sampling) -> list[list[int]]:
+        """The ids that follow each prompt, with what ends them."""
+        said: list[list[int]] = [[] for _ in prompts]
+        ends = set(self._end_ids())
+        for group in _groups(prompts):
+            cache, going = self._read(group.prefix), group.members
+            for tokens in _stretches(sampling):
+                part = sampling.model_copy(update={"max_new_tokens": tokens})
+                width = lambda i, more=tokens: len(prompts[i]) + len(said[i]) + more  # noqa: E731
+                for batch in list(self._batches(group._replace(members=going), width)):
+                    rows = [prompts[i] + said[i] for i in batch]
+                    outputs = self._continue(group.prefix, cache, rows, part)
                     for index, ids in zip(batch, outputs, strict=True):
-                        replies[index] = self._reply(prompts[index], ids, sampling)
-        return [reply for reply in replies if reply is not None]
+                        said[index] += ids
+                going = [i for i in going if ends.isdisjoint(said[i])]
+        return said
 
     @torch.no_grad()
     def logprobs(self, pairs: Sequence[Pair], top_k: int = 0) -> list[Scored]:
@@ -116,8 +130,9 @@ class LocalLM:
     def _batches(self, group: Group, width: Callable[[int], int]) -> Iterator[list[int]]:
         """Members in batches of similar length, within `batch_tokens`."""
         batch: list[int] = []
+        cached = (1 - _CACHED) * len(group.prefix)
         for index in sorted(group.members, key=lambda i: (width(i), i)):
-            if batch and (len(batch) + 1) * width(index) > self.batch_tokens:
+            if batch and (len(batch) + 1) * (width(index) - cached) > self.batch_tokens:
                 yield batch
                 batch = []
             batch.append(index)
@@ -204,6 +219,17 @@ class LocalLM:
             if stop in text:
                 text, finished = text.split(stop)[0].strip(), True
         return Reply(text, len(prompt), len(said), finished)
+
+
+def _stretches(sampling: Sampling) -> tuple[int, ...]:
+    """How many tokens are generated before rows that have ended leave their batch.
+
+    Draws follow one sequence of random numbers, and an end that is held back is counted from the
+    prompt on: both go in one stretch.
+    """
+    rest = sampling.max_new_tokens - _FIRST
+    whole = rest <= 0 or sampling.temperature > 0 or sampling.min_new_tokens > 0
+    return (sampling.max_new_tokens,) if whole else (_FIRST, rest)
 
 
 def _over(cache: DynamicCache | None, rows: int, room: int) -> DynamicCache | None:
