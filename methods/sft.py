@@ -120,6 +120,7 @@ def learned(
         _clean(folder)
         last = get_last_checkpoint(str(folder)) if folder.is_dir() else None
         trainer.train(resume_from_checkpoint=last)
+        _wait_for_all()  # Until the last one has written its part of a checkpoint.
         return (
             low_rank_deltas(model) if isinstance(model, PeftModel) else dense_deltas(model, before)
         )
@@ -203,5 +204,9 @@ def _clean(folder: Path) -> None:
         for place in folder.glob("checkpoint-*"):
             if not (place / "trainer_state.json").exists():  # what the trainer writes last
                 shutil.rmtree(place)
+    _wait_for_all()
+
+
+def _wait_for_all() -> None:
     if processes.count() > 1:
         torch.distributed.barrier()

@@ -106,7 +106,7 @@ def listing(path: Path) -> Table:
     """Every run with its number and how far it is."""
     table = Table(box=None, pad_edge=False)
     for name in ("", "run", "done"):
-        table.add_column(name)
+        table.add_column(name, no_wrap=name != "run", overflow="fold")
     for number, one in enumerate(cells(path)):
         plan = one.run().plan()
         done = sum(item.state == "done" for item in plan)

@@ -124,5 +124,5 @@ def test_ray_says_which_run_failed_and_makes_the_others(tmp_path: Path) -> None:
     example = ROOT / "docs" / "examples" / "grid_ray.py"
     result = started(sys.executable, example, path, "--workers", "2")
     assert result.returncode == 1
-    assert "failed:" in result.stderr
+    assert f"failed: {cells(path)[0].folder}" in result.stdout
     assert (cells(path)[1].folder / "results.csv").exists()

@@ -12,6 +12,7 @@ from pathlib import Path
 import tiny
 import torch
 from peft import get_peft_model
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
 from methods.adapters import lora_config, low_rank_deltas
@@ -65,10 +66,10 @@ def sharded() -> bool:
                 torch.nn.init.normal_(weight)
         return made
 
-    cut = model()
+    cut, mesh = model(), init_device_mesh("cpu", (processes.count(),))
     for layer in cut.base_model.model.model.layers:
-        fully_shard(layer)
-    fully_shard(cut)
+        fully_shard(layer, mesh=mesh)
+    fully_shard(cut, mesh=mesh)
     whole, found = low_rank_deltas(model()), low_rank_deltas(cut)
     return whole.keys() == found.keys() and all(
         isinstance(one := whole[name], LowRank)

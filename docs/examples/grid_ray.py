@@ -20,10 +20,13 @@ from pipeline.grid import cells
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def make(command: list[str]) -> str:
-    """One run from its command, in a process of its own."""
-    subprocess.run([sys.executable, "-m", "pipeline.cli", *command[1:]], cwd=ROOT, check=True)
-    return command[-1]
+def make(command: list[str]) -> tuple[str, int]:
+    """One run from its command, in a process of its own: its folder and exit code."""
+    program = [sys.executable, "-m", "pipeline.cli", *command[1:]]
+    code = subprocess.run(program, cwd=ROOT, check=False).returncode
+    if code not in (0, 2):  # 2 is a mistake in the grid, which the next try would find again
+        raise RuntimeError(f"exit code {code}: {command[-1]}")
+    return command[-1], code
 
 
 def main() -> None:
@@ -43,10 +46,12 @@ def main() -> None:
     while waiting:
         (ended,), waiting = ray.wait(waiting, num_returns=1)
         try:
-            print("done:", ray.get(ended), flush=True)
+            folder, code = ray.get(ended)
+            print("failed:" if code else "done:", folder, flush=True)
+            failed += code > 0
         except ray.exceptions.RayTaskError as error:
             failed += 1
-            print("failed:", error, file=sys.stderr, flush=True)
+            print("failed:", error, flush=True)
     sys.exit(1 if failed else 0)
 
 

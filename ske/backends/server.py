@@ -75,17 +75,19 @@ class ServerLM:
         Raises:
             UserError: the server cannot be reached, or refuses.
         """
+        questions = [self._question(chat, sampling, i) for i, chat in enumerate(chats)]
+        return self._each(lambda question: self._reply(*question, sampling), questions)
 
-        def one(numbered: tuple[int, Chat]) -> Reply:
-            number, chat = numbered
-            body = _sampling(sampling, number)
-            if self.chat:
-                return self._reply("chat/completions", {"messages": chat, **body}, sampling)
-            # An empty text is no prompt to most servers; its one token is.
-            prompt = self._texts.text(chat) or self._texts.prompt_ids(chat)
-            return self._reply("completions", {"prompt": prompt, **body}, sampling)
-
-        return self._each(one, list(enumerate(chats)))
+    def _question(self, chat: Chat, sampling: Sampling, number: int) -> tuple[str, dict[str, Any]]:
+        """Where a chat goes, and as what."""
+        body = _sampling(sampling, number)
+        if self.chat:
+            return "chat/completions", {"messages": chat, **body}
+        # An empty text is no prompt to most servers; its one token is.
+        return "completions", {
+            "prompt": self._texts.text(chat) or self._texts.prompt_ids(chat),
+            **body,
+        }
 
     def logprobs(self, pairs: Sequence[Pair], top_k: int = 0) -> list[Scored]:
         """Score each answer, as tokens of the edited model.
@@ -94,7 +96,15 @@ class ServerLM:
             UserError: the server cannot be reached, gives no log-probabilities of given texts, or
                 its model reads tokens as something else.
         """
-        return self._each(lambda pair: self._score(pair, top_k), pairs)
+        prompts = [self.renderer.prompt_ids(pair.chat) for pair in pairs]
+        answers = [self.renderer.answer_ids(*pair) for pair in pairs]
+        items = list(zip(prompts, answers, strict=True))
+        # Only the waiting is done side by side: a tokenizer is not made for threads.
+        found = self._each(lambda item: self._rows(*item, max(top_k, 1)), items)
+        for answer, rows in zip(answers, found, strict=True):
+            self._check_tokens(answer, rows)
+        values = [[{t: e["logprob"] for t, e in row.items()} for row in rows] for rows in found]
+        return [scored_of(a, rows, top_k) for a, rows in zip(answers, values, strict=True)]
 
     def _reply(self, path: str, body: dict[str, Any], sampling: Sampling) -> Reply:
         answer = self._post(path, body)
@@ -108,27 +118,26 @@ class ServerLM:
         except (KeyError, ValueError, TypeError, AttributeError) as error:
             raise UserError(self._no_completion(path, error)) from error
 
-    def _score(self, pair: Pair, top_k: int) -> Scored:
-        prompt, answer = self.renderer.prompt_ids(pair.chat), self.renderer.answer_ids(*pair)
+    def _rows(self, prompt: list[int], answer: list[int], k: int) -> list[dict[int, Any]]:
+        """What the server says of each token of the answer: {token: {logprob, decoded_token}}."""
         if not answer:
-            return Scored([], [], [], [], [])
+            return []
         read = {"prompt": prompt + answer, "max_tokens": 1, "temperature": 0.0}
-        body = self._post("completions", {**read, "prompt_logprobs": max(top_k, 1)})
+        body = self._post("completions", {**read, "prompt_logprobs": k})
         try:
             rows = body["choices"][0].get("prompt_logprobs")
             if rows is None:
                 raise UserError(self._no_logprobs())
-            rows = rows[len(prompt) :]
-            self._check_tokens(answer, rows)
-            found = [{int(token): entry["logprob"] for token, entry in r.items()} for r in rows]
-            return scored_of(answer, found, top_k)
+            found = [{int(t): entry for t, entry in row.items()} for row in rows[len(prompt) :]]
+            _ = [row[token]["logprob"] for token, row in zip(answer, found, strict=True)]
+            return found
         except (KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
             raise UserError(self._no_completion("completions", error)) from error
 
-    def _check_tokens(self, answer: Sequence[int], rows: Sequence[Any]) -> None:
+    def _check_tokens(self, answer: Sequence[int], rows: Sequence[dict[int, Any]]) -> None:
         """Raises UserError if the server's model has other tokens than the edited one."""
         for token, row in zip(answer, rows, strict=True):
-            theirs = (row[str(token)].get("decoded_token") or "").strip()
+            theirs = (row[token].get("decoded_token") or "").strip()
             ours = self.renderer.tokenizer.decode([token])
             # Pieces of a letter and special tokens are shown in different ways.
             plain = isinstance(ours, str) and ours.strip().isalnum() and theirs.isalnum()

@@ -71,7 +71,9 @@ class VllmLM:
         prompts = [self.renderer.prompt_ids(pair.chat) for pair in pairs]
         answers = [self.renderer.answer_ids(*pair) for pair in pairs]
         k = min(max(top_k, 1), self.engine.llm_engine.model_config.get_vocab_size())
-        how = _vllm().SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=k)
+        how = _vllm().SamplingParams(
+            max_tokens=1, temperature=0.0, prompt_logprobs=k, detokenize=False
+        )
         read = [i for i, answer in enumerate(answers) if answer]
         outputs = self._run([prompts[i] + answers[i] for i in read], [how] * len(read))
         results = [Scored([], [], [], [], [])] * len(pairs)
@@ -123,6 +125,9 @@ class VllmLM:
         Raises:
             NeedsWeights: the engine cannot take them.
         """
+        if not factors:
+            yield
+            return
         before = self._factors, self._adapter
         whole = {name: _joined(self._factors.get(name), new) for name, new in factors.items()}
         self._factors = {**self._factors, **whole}
@@ -134,9 +139,11 @@ class VllmLM:
                 request = importlib.import_module("vllm.lora.request").LoRARequest
                 self._adapter = request(f"edit-{number}", number, folder)
                 self._load()
-                yield
+                try:
+                    yield
+                finally:
+                    self.engine.llm_engine.remove_lora(number)
         finally:
-            self.engine.llm_engine.remove_lora(number)
             self._factors, self._adapter = before
 
     def _load(self) -> None:
@@ -161,7 +168,7 @@ def _joined(old: Factors | None, new: Factors) -> Factors:
 
 def write_adapter(folder: Path, factors: Mapping[str, Factors]) -> None:
     """A LoRA adapter as peft saves it; all of one rank (padded with zeros), scaled by 1."""
-    rank = max(down.shape[0] for _, down in factors.values())
+    rank = max(1, *(down.shape[0] for _, down in factors.values()))
     tensors: dict[str, torch.Tensor] = {}
     for name, (up, down) in factors.items():
         module = f"base_model.model.{name.removesuffix('.weight')}"
