@@ -91,7 +91,7 @@ def test_the_command_line_lists_runs(ske, tmp_path: Path) -> None:
 def started(*command: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **environment}
     return subprocess.run(
-        list(map(str, command)), cwd=ROOT, env=env, capture_output=True, text=True, timeout=280
+        list(map(str, command)), cwd=ROOT, env=env, capture_output=True, text=True, timeout=900
     )
 
 

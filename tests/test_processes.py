@@ -33,7 +33,7 @@ def torchrun(*arguments: str, count: int = 2, folder: Path = HERE.parent) -> str
         env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=900,
         check=False,
     )
     assert result.returncode == 0, result.stderr[-3000:]
