@@ -89,7 +89,8 @@ def test_the_command_line_lists_runs(ske, tmp_path: Path) -> None:
 
 
 def started(*command: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **environment}
+    paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths, **environment}
     return subprocess.run(
         list(map(str, command)), cwd=ROOT, env=env, capture_output=True, text=True, timeout=900
     )
