@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from transformers import AutoConfig, GenerationConfig
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
 from ske.backends.common import load_tokenizer, reply_of, scored_of, seed_of
 from ske.backends.render import Renderer
@@ -236,7 +236,24 @@ def _defaults(config: ModelConfig) -> dict[str, Any]:
         dtype = "float32" if on_cpu else "bfloat16"
     # Compiling for a processor takes half a minute, and no gain was measured.
     machine = {"enforce_eager": True} if on_cpu else {"gpu_memory_utilization": MEMORY}
-    return {**DEFAULTS, "max_lora_rank": RANK, "dtype": dtype, "seed": 0, **machine}
+    adapters = {"max_lora_rank": RANK, "lora_target_modules": _projections(config)}
+    return {**DEFAULTS, **adapters, "dtype": dtype, "seed": 0, **machine}
+
+
+def _projections(config: ModelConfig) -> list[str] | None:
+    """Names of the linear layers that may have adapters: all but the head.
+
+    With a head that could have one, vLLM's scoring of given texts fails.
+    """
+    with torch.device("meta"):
+        model: Any = AutoModelForCausalLM.from_config(
+            AutoConfig.from_pretrained(found(config.path))
+        )
+    head = model.get_output_embeddings()
+    linear = [
+        n for n, m in model.named_modules() if isinstance(m, torch.nn.Linear) and m is not head
+    ]
+    return sorted({name.rpartition(".")[2] for name in linear}) or None
 
 
 def _ends(config: ModelConfig, renderer: Renderer) -> list[int]:
