@@ -138,10 +138,9 @@ class ServerLM:
         """Raises UserError if the server's model has other tokens than the edited one."""
         for token, row in zip(answer, rows, strict=True):
             theirs = (row[token].get("decoded_token") or "").strip()
-            ours = self.renderer.tokenizer.decode([token])
+            ours = str(self.renderer.tokenizer.decode([token])).strip()
             # Pieces of a letter and special tokens are shown in different ways.
-            plain = isinstance(ours, str) and ours.strip().isalnum() and theirs.isalnum()
-            if plain and ours.strip() != theirs:
+            if ours.isalnum() and theirs.isalnum() and ours != theirs:
                 raise UserError(
                     f"{self._name()} reads token {token} as {theirs!r}, model.path as {ours!r}: "
                     f"serve the model of model.path, {ADVICE}"
