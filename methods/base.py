@@ -17,7 +17,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from ske.backends.render import Renderer
 from ske.lm import LM, Chat, Scored
-from ske.types import Fact, Frozen, UserError
+from ske.types import Fact, Frozen, NeedsWeights, UserError
 
 
 @runtime_checkable
@@ -129,20 +129,26 @@ class Workshop:
     """Called with (step, steps, loss)."""
 
 
+def innermost(lm: LM) -> LM:
+    """The model behind an `LM` that wraps another (a prompted model), or itself."""
+    while isinstance(lm, Wraps):
+        lm = lm.inner
+    return lm
+
+
 def weights_of(lm: LM, method: str) -> HasWeights:
-    """The weights behind an `LM`, also behind one that wraps another (a prompted model).
+    """The weights behind an `LM`, also behind one that wraps another.
 
     Raises:
-        UserError: there are none to be had (an API model).
+        NeedsWeights: there are none to be had (an API model).
     """
-    if isinstance(lm, Wraps):
-        return weights_of(lm.inner, method)
-    if not isinstance(lm, HasWeights):
-        raise UserError(
-            f"method {method!r} changes weights, and {type(lm).__name__} has none; "
+    holder = innermost(lm)
+    if not isinstance(holder, HasWeights):
+        raise NeedsWeights(
+            f"method {method!r} changes weights, and {type(holder).__name__} has none to change; "
             "use a local model (model.path)"
         )
-    return lm
+    return holder
 
 
 def options_of(schema: type[Frozen], options: dict[str, Any], method: str) -> Any:

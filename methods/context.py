@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from methods.base import HasWeights, Wraps
+from methods.base import HasWeights, Wraps, innermost
 from ske.lm import LM, Chat, Message, Pair, Reply, Sampling, Scored
 from ske.types import UserError
 
@@ -102,9 +102,8 @@ def fits_in(chat: Chat, holder: HasWeights, tokens: int) -> bool:
 
 def weights_behind(lm: LM) -> HasWeights | None:
     """The local model behind an `LM`, None for a server or a script."""
-    while isinstance(lm, Wraps):
-        lm = lm.inner
-    return lm if isinstance(lm, HasWeights) else None
+    holder = innermost(lm)
+    return holder if isinstance(holder, HasWeights) else None
 
 
 def window_of(holder: HasWeights) -> int | None:

@@ -14,9 +14,10 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from methods.base import weights_of
+from methods.base import innermost, weights_of
 from ske.io import write_json
-from ske.lm import LM
+from ske.lm import LM, Factors, TakesAdapters
+from ske.types import NeedsWeights
 
 FILE = "edit.safetensors"
 
@@ -44,6 +45,11 @@ class DeltaEdit:
     @contextmanager
     def applied(self, lm: LM) -> Iterator[LM]:
         """Add the differences; the very bits that were there come back on exit."""
+        served = innermost(lm)
+        if isinstance(served, TakesAdapters):
+            with served.laid(self.factors()):
+                yield lm
+            return
         holder = weights_of(lm, self.method)
         originals: dict[str, torch.Tensor] = {}
         try:
@@ -58,6 +64,22 @@ class DeltaEdit:
             with torch.no_grad():
                 for name, original in originals.items():
                     holder.model.get_parameter(name).copy_(original)
+
+    def factors(self) -> dict[str, Factors]:
+        """All differences as thin factors.
+
+        Raises:
+            NeedsWeights: one is dense.
+        """
+        thin: dict[str, Factors] = {}
+        for name, delta in self.deltas.items():
+            if not isinstance(delta, LowRank):
+                raise NeedsWeights(
+                    f"method {self.method!r} changes all of {name}, which no adapter can hold; "
+                    "set model.backend=transformers"
+                )
+            thin[name] = delta.up, delta.down
+        return thin
 
     def save(self, folder: Path) -> None:
         """Write `edit.safetensors` (factors or differences) and `edit.json`."""

@@ -30,7 +30,9 @@ from methods.packing import keeps_apart
 from methods.restore import as_found
 from methods.rows import Collator, pad_id, row_of
 from methods.trainer import LessonTrainer, Progress
+from ske import processes
 from ske.training import Schedule, SftOptions
+from ske.types import UserError
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,10 @@ def learned(
     trainer.remove_callback(PrinterCallback)
     model: Any = trainer.model
     try:
-        trainer.train(resume_from_checkpoint=_last_checkpoint(folder))
+        _clean(folder)
+        last = get_last_checkpoint(str(folder)) if folder.is_dir() else None
+        trainer.train(resume_from_checkpoint=last)
+        _wait_for_all()  # Until the last one has written its part of a checkpoint.
         return (
             low_rank_deltas(model) if isinstance(model, PeftModel) else dense_deltas(model, before)
         )
@@ -139,6 +144,21 @@ def steps_of(options: Schedule, n_rows: int) -> int:
     return max(1, options.min_steps, passes)
 
 
+def batch_share(batch_size: int) -> int:
+    """How many lessons of a step are this process's.
+
+    Raises:
+        UserError: they cannot be shared out evenly, so that the result would be another one.
+    """
+    share, rest = divmod(batch_size, processes.count())
+    if rest:
+        raise UserError(
+            f"train.batch_size = {batch_size} cannot be shared out evenly to "
+            f"{processes.count()} processes; set it to a multiple, or start fewer processes"
+        )
+    return share
+
+
 def arguments(
     holder: HasWeights,
     options: Schedule,
@@ -153,7 +173,7 @@ def arguments(
     return {
         "output_dir": str(folder),
         "max_steps": steps,
-        "per_device_train_batch_size": options.batch_size,
+        "per_device_train_batch_size": batch_share(options.batch_size),
         "learning_rate": options.learning_rate,
         "lr_scheduler_type": "constant" if steady else "cosine",
         "warmup_steps": 0 if steady else max(1, steps // 20),
@@ -180,9 +200,15 @@ def _all_weights(holder: HasWeights) -> tuple[str, ...]:
     return tuple(name for name, _ in holder.model.named_parameters())
 
 
-def _last_checkpoint(folder: Path) -> str | None:
-    """The newest whole checkpoint; one that a killed process left half-written goes."""
-    for place in folder.glob("checkpoint-*"):
-        if not (place / "trainer_state.json").exists():  # what the trainer writes last
-            shutil.rmtree(place)
-    return get_last_checkpoint(str(folder)) if folder.is_dir() else None
+def _clean(folder: Path) -> None:
+    """Remove checkpoints that a killed process left half-written, before anybody looks for one."""
+    if processes.first():
+        for place in folder.glob("checkpoint-*"):
+            if not (place / "trainer_state.json").exists():  # what the trainer writes last
+                shutil.rmtree(place)
+    _wait_for_all()
+
+
+def _wait_for_all() -> None:
+    if processes.count() > 1:
+        torch.distributed.barrier()

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from trl.trainer.sft_trainer import SFTTrainer
@@ -42,14 +43,15 @@ class LessonTrainer(SFTTrainer):
         )
         labels = inputs["labels"][:, 1:]
         spoken = labels != IGNORED
+        said, held = _shares(int(spoken.sum()), len(inputs["kl_index"]), labels.device)
         loss = outputs.logits.new_zeros((), dtype=torch.float32)
         if spoken.any():
             chosen = outputs.logits[:, :-1][spoken].float()
-            loss = torch.nn.functional.cross_entropy(chosen, labels[spoken])
+            loss = said * torch.nn.functional.cross_entropy(chosen, labels[spoken])
         if len(inputs["kl_index"]) and self.locality_weight > 0:
             row, place = inputs["kl_index"].T
             kl = divergence(outputs.logits[row, place - 1], inputs["kl_ids"], inputs["kl_logprobs"])
-            loss = loss + self.locality_weight * kl.mean()
+            loss = loss + held * self.locality_weight * kl.mean()
         return (loss, outputs) if return_outputs else loss
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
@@ -71,6 +73,21 @@ class LessonTrainer(SFTTrainer):
         with torch.no_grad():
             for name, value in load_file(Path(resume_from_checkpoint) / WEIGHTS).items():
                 self.model.get_parameter(name).copy_(value)
+
+
+def _shares(spoken: int, stored: int, device: torch.device) -> tuple[float, float]:
+    """What this process's two means count: 1 if it is alone.
+
+    Processes average their gradients. A mean over the tokens of all of them is the average of
+    their own means only if each has as many tokens; otherwise, of means weighted by these.
+    """
+    if not dist.is_available() or not dist.is_initialized():
+        return 1.0, 1.0
+    own = torch.tensor([spoken, stored], dtype=torch.float64, device=device)
+    everybody = own.clone()
+    dist.all_reduce(everybody)
+    said, held = (own * dist.get_world_size() / everybody.clamp(min=1)).tolist()
+    return said, held
 
 
 class Progress(TrainerCallback):

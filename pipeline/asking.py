@@ -22,6 +22,8 @@ from eval.records import Case
 from eval.retention import FILE as RETENTION
 from eval.score import BASE, Row
 from eval.sentiment import FILE as OPINIONS
+from pipeline.answering import Asked
+from pipeline.answering import asked as asked_of
 from pipeline.edits import edited, hash_of
 from pipeline.facts import read_cases, summary_of
 from pipeline.judging import check, judge
@@ -29,7 +31,6 @@ from pipeline.places import edit_folders
 from pipeline.rounds import Rounds, read_rounds
 from pipeline.run import Run
 from pipeline.sittings import Sitting, latest, retention, sittings
-from pipeline.stage import fingerprint
 from pipeline.suite import suite_items, suite_rows, task_rows
 from ske.io import append_rows, drop_torn_line, read_rows, write_json, write_rows
 from ske.lm import LM
@@ -56,7 +57,8 @@ def run(run: Run, folder: Path) -> None:
     # The suite is asked of the one model that holds all edits, if there is one.
     suite = [] if rounds.mode == "single" else suite_items(run, folder)
     times = sittings(rounds, own, len(suite))
-    heard = _heard(run, folder, rounds, times, [*own, *suite])
+    who = asked_of(run, _edits(run, rounds))
+    heard = _heard(run, who, folder, rounds, times, [*own, *suite])
     write_json(folder / "costs.json", {method: _costs(own) for method, own in heard.items()})
     said = {method: [each.answers for each in own] for method, own in heard.items()}
     final = {method: latest(answers) for method, answers in said.items()}
@@ -86,7 +88,7 @@ def run(run: Run, folder: Path) -> None:
     beside = [*texts, *suite]
     write_rows(
         folder / "capability.jsonl",
-        (row.model_dump(mode="json") for row in _suite(run, folder, rounds, beside, told)),
+        (row.model_dump(mode="json") for row in _suite(run, who, folder, rounds, beside, told)),
     )
 
 
@@ -125,8 +127,15 @@ def _write_opinions(
         write_rows(path, rows)
 
 
+def _edits(run: Run, rounds: Rounds) -> list[Path]:
+    """Every edit that is asked about."""
+    numbers = [each.number for each in rounds.rounds]
+    return [f for method in run.config.methods for f in edit_folders(run, method, rounds, numbers)]
+
+
 def _heard(
     run: Run,
+    who: Asked,
     folder: Path,
     rounds: Rounds,
     times: Sequence[Sitting],
@@ -137,7 +146,7 @@ def _heard(
     for method in run.config.methods:
         base = [each.answers for each in heard[BASE]] if heard else [None] * len(times)
         heard[method] = [
-            _answers(run, folder, method, rounds, sitting, everything, before)
+            _answers(run, who, folder, method, rounds, sitting, everything, before)
             for sitting, before in zip(times, base, strict=True)
         ]
     return heard
@@ -145,6 +154,7 @@ def _heard(
 
 def _suite(
     run: Run,
+    who: Asked,
     folder: Path,
     rounds: Rounds,
     suite: Sequence[Item],
@@ -155,19 +165,20 @@ def _suite(
     for method in run.config.methods:
         yield from suite_rows(method, dataset, seed, suite, told[method])
         if run.config.eval.tasks and rounds.mode != "single":
-            yield from _tasks(run, folder, method, rounds)
+            yield from _tasks(run, who, folder, method, rounds)
 
 
-def _tasks(run: Run, folder: Path, method: str, rounds: Rounds) -> list[SkillRow]:
+def _tasks(run: Run, who: Asked, folder: Path, method: str, rounds: Rounds) -> list[SkillRow]:
     """A method's answers to the harness's tasks, with all edits in the model."""
     edits = edit_folders(run, method, rounds, rounds.rounds[-1].stack)
-    path = folder / "items" / f"tasks-{method}-{_key(run, edits, [])}.jsonl"
-    with edited(run.lm, edits) as lm:
+    path = folder / "items" / f"tasks-{method}-{_key(run, who, edits, [])}.jsonl"
+    with edited(who.lm(), edits) as lm:
         return task_rows(run, lm, path, method, str(summary_of(run)["dataset"]))
 
 
 def _answers(
     run: Run,
+    who: Asked,
     folder: Path,
     method: str,
     rounds: Rounds,
@@ -182,7 +193,7 @@ def _answers(
     """
     edits = edit_folders(run, method, rounds, sitting.edits)
     numbered = [(place, asked[place]) for place in sitting.places]
-    path = folder / "items" / f"{method}-{_key(run, edits, numbered)}.jsonl"
+    path = folder / "items" / f"{method}-{_key(run, who, edits, numbered)}.jsonl"
     drop_torn_line(path)
     done, costs = [Answer(**row) for row in read_rows(path)], path.with_suffix(".cost.json")
     if len(done) == len(numbered) and costs.exists():
@@ -190,7 +201,7 @@ def _answers(
     done = done[: len(done) // CHUNK * CHUNK]
     write_rows(path, [row.model_dump(mode="json") for row in done])
     started = time.time()
-    with edited(run.lm, edits) as lm, run.progress(method, len(numbered)) as update:
+    with edited(who.lm(), edits) as lm, run.progress(method, len(numbered)) as update:
         update(len(done))
         while len(done) < len(numbered):
             part = slice(len(done), len(done) + CHUNK)
@@ -217,13 +228,13 @@ def _ask(
     return answer(lm, chunk, config.protocols, config.max_new_tokens, before, config.fluency_tokens)
 
 
-def _key(run: Run, edits: Sequence[Path], numbered: Sequence[tuple[int, Item]]) -> str:
+def _key(run: Run, who: Asked, edits: Sequence[Path], numbered: Sequence[tuple[int, Item]]) -> str:
     config: dict[str, Any] = run.config.eval.model_dump(mode="json", exclude={"judge"})
     return content_hash(
         [
             [hash_of(edit) for edit in edits],
             config,
-            fingerprint(run.config.model.path),
+            who.key,
             run.config.model.style,
             [[place, item.model_dump()] for place, item in numbered],
         ]

@@ -15,7 +15,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from pipeline.mistakes import check_methods, check_options
 from pipeline.run import Run
+from ske import processes
 from ske.config import Config, load
 from ske.types import UserError
 
@@ -72,7 +74,7 @@ def compare(
     [dim]ske compare configs/demo.yaml --methods ske,prompt,lora[/dim]
     """
     names = _all_methods() if methods == "all" else _split(methods)
-    _check_methods(names)
+    check_methods(names)
     chosen = ("base", *(name for name in names if name != "base"))
     resolved = load(config, set_).model_copy(update={"methods": chosen})
     _run(resolved, out or default_folder(config, "-compare"), None)
@@ -94,13 +96,15 @@ def _all_methods() -> list[str]:
 
 
 def _run(config: Config, folder: Path, stage: str | None) -> None:
-    _check_methods(config.methods)
-    _check_methods(list(config.options))
+    check_methods(config.methods)
+    check_methods(list(config.options))
     this = Run(config, folder)
     this.wanted(stage)
     if any(item.state != "done" for item in this.plan()):
-        _check_options(config)
+        check_options(config)
     ran = this.execute(stage)
+    if not processes.first():
+        return
     if not ran:
         out_console.print(f"Nothing to do: every stage of {folder} is done.", highlight=False)
     elif stage is None:
@@ -112,28 +116,6 @@ def _run(config: Config, folder: Path, stage: str | None) -> None:
         out_console.print(
             f"Read {folder}/report.md, or open {folder}/report.html.", highlight=False
         )
-
-
-def _check_methods(names: tuple[str, ...] | list[str]) -> None:
-    from methods.table import METHODS
-
-    unknown = [name for name in names if name not in METHODS]
-    if unknown:
-        raise UserError(f"unknown method {unknown[0]!r}; there are: {', '.join(METHODS)}")
-
-
-def _check_options(config: Config) -> None:
-    """Refuse bad options and tasks that cannot be asked before anything heavy runs."""
-    from eval.harness import check
-    from methods.base import Workshop
-    from methods.table import build
-    from pipeline.places import options_for
-
-    check(config.eval.tasks)
-    if "ske" in config.options:
-        raise UserError("options.ske: the student's options are the keys of `train`")
-    for name in config.methods:
-        build(name, options_for(config, name), Workshop())
 
 
 @app.command()
@@ -277,6 +259,25 @@ def scale(
     from pipeline.scaling import scale as scaled
 
     typer.echo(scaled(runs, out))
+
+
+@app.command()
+def grid(
+    file: Annotated[Path, typer.Argument(help="A grid, e.g. configs/grids/world.yaml.")],
+    number: Annotated[int | None, typer.Option(help="Make this run, or go on with it.")] = None,
+) -> None:
+    """Methods x data sets x seeds as independent runs, listed, or one of them made.
+
+    [dim]ske grid configs/grids/world.yaml
+    ske grid configs/grids/world.yaml --number 3[/dim]
+    """
+    from pipeline import grid as grids
+
+    if number is None:
+        out_console.print(grids.listing(file))
+    else:
+        one = grids.cell(file, number).run()
+        _run(one.config, one.folder, None)
 
 
 @app.command()

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from agents.graph import design
 from agents.records import Design
+from pipeline.answering import teacher_key
 from pipeline.facts import read_facts
 from pipeline.freetext import subjects
 from pipeline.run import Run
-from pipeline.stage import fingerprint
 from pipeline.telling import told_turns
 from pipeline.trials import pieces
 from ske.texts import free_texts
@@ -27,7 +27,7 @@ def run(run: Run, folder: Path) -> None:
         from agents.endpoint import ready
 
         ready(config.design.endpoint)  # Before the model is loaded.
-    texts = free_texts(run.lm, NAME_TEXTS, config.teach.free_tokens, config.seed)
+    texts = free_texts(run.base, NAME_TEXTS, config.teach.free_tokens, config.seed)
     edited = {fact.subject for fact in facts}
     names = sorted(set(subjects(texts)) - edited)
     with run.progress("trials", config.design.max_trials) as update:
@@ -40,12 +40,12 @@ def run(run: Run, folder: Path) -> None:
 
         result = design(
             facts,
-            run.lm,
+            run.teacher,
             config.design,
             folder,
             progress,
             names=names,
-            key=fingerprint(config.model.path),
+            key=teacher_key(config.model),
         )
     sizes = [len(pack.fact_ids) for pack in result.packs]
     run.console.print(

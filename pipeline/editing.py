@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
+from pipeline.answering import ready
 from pipeline.places import edit_folder, is_taught
 from pipeline.run import Run
 from ske.config import Config, apply, parse
@@ -36,6 +37,7 @@ def edit_model(
     _check_target(out)
     check_facts(facts)
     run = Run(_config(model, facts, method, overrides), out / "run")
+    ready(run.config.model)
     _ = run.lm  # A model that cannot be loaded is found before anything is written.
     run.execute("train" if METHODS[method].taught else "edit")
     _publish(run, method, out)

@@ -27,14 +27,22 @@ from pipeline.rounds import read_rounds
 from pipeline.run import Run
 from pipeline.stage import fingerprint
 from pipeline.teacher import guard_of
+from ske import processes
 from ske.io import file_hash, read_rows, write_json
 from ske.lm import LM
 from ske.types import Fact, content_hash
 
 
 def train(run: Run, folder: Path) -> None:
-    """Train the student on the teacher's lessons and save it as an ordinary checkpoint."""
+    """Train the student on the teacher's lessons and save it as an ordinary checkpoint.
+
+    Several processes (torchrun) train together; the first writes.
+    """
     train_edit(run, folder)
+    if not processes.first():
+        return
+    if processes.count() > 1:
+        run.reload()  # FSDP leaves each process a part of the model.
     save_student(run, [folder / "edit"], run.folder / "student")
 
 
@@ -46,6 +54,8 @@ def train_edit(run: Run, folder: Path) -> None:
     lm, ledger = run.lm, Ledger()  # Loading the model is nobody's cost.
     with measured() as costs:
         edit = _make(run, lm, "ske", options, read_facts(run), folder / "work", ledger, lessons)
+        if not processes.first():
+            return
         edit.save(folder / "edit")
     ledger.save(folder)
     leaks = checked(guard_of(run), [folder])

@@ -29,7 +29,8 @@ FREE_GB = 5
 """Less free disk than this is pointed out: a run of many methods keeps an edit for each."""
 
 EXTRAS = {
-    "vllm": ("vllm", "a fast server for large teachers (Linux with a GPU)"),
+    "vllm": ("vllm", "model.backend=vllm: faster answers of large models (Linux with a GPU)"),
+    "ray": ("ray", "many runs on many machines, see docs/scale-out.md"),
     "bitsandbytes": ("qlora", "method qlora: 4-bit base weights (a CPU will do, slowly)"),
     "langchain-openai": ("agents-llm", "agents that are models behind an OpenAI-compatible API"),
     "lm-eval": ("eval", "general benchmarks (lm-evaluation-harness) before and after an edit"),

@@ -13,8 +13,9 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from methods.table import METHODS
-from pipeline.stage import Plan, Stage, execute, plan
+from pipeline.stage import Plan, Stage, execute, follow, plan
 from pipeline.stages import stages_for
+from ske import processes
 from ske.config import Config, resolved
 from ske.io import locked, write_text
 from ske.types import UserError
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ske.backends.local import LocalLM
+    from ske.lm import LM
 
 
 class Run:
@@ -32,14 +34,37 @@ class Run:
         """Nothing is read or written yet."""
         self.config = config
         self.folder = folder
-        self.console = console or Console(stderr=True)
+        self.console = console or Console(stderr=True, quiet=not processes.first())
 
     @functools.cached_property
     def lm(self) -> LocalLM:
-        """The base model."""
+        """The base model's weights, in transformers."""
         from ske.backends.local import load  # torch takes seconds to import: only when needed
 
         return load(self.config.model)
+
+    @functools.cached_property
+    def base(self) -> LM:
+        """The base model as it is asked, by vLLM if the configuration says so."""
+        return self._engine() if self.config.model.backend == "vllm" else self.lm
+
+    @functools.cached_property
+    def teacher(self) -> LM:
+        """Who answers under prompts: the base model, or a server."""
+        if self.config.model.backend != "openai":
+            return self.base
+        from ske.backends.server import load
+
+        return load(self.config.model)
+
+    def _engine(self) -> LM:
+        from ske.backends.vllm import load
+
+        return load(self.config.model)
+
+    def reload(self) -> None:
+        """Forget the loaded weights; whoever wants them next gets them fresh from their files."""
+        self.__dict__.pop("lm", None)
 
     def stage(self, name: str) -> Path:
         """The folder of another stage's output."""
@@ -79,9 +104,12 @@ class Run:
         """Run what is not done, up to `only` (and what that needs); returns the names that ran.
 
         Raises:
-            UserError: no such stage, or another process works in this folder.
+            UserError: no such stage, another process works in this folder, or several processes
+                were started for what only one can do.
         """
         chosen = self.wanted(only)
+        if processes.count() > 1:
+            return self._train_together(only)
         ran: list[str] = []
         with locked(self.folder):
             write_text(self.folder / "config.yaml", resolved(self.config))
@@ -97,6 +125,29 @@ class Run:
                 execute(stage, self)
                 ran.append(stage.name)
         return ran
+
+    def _train_together(self, only: str | None) -> list[str]:
+        """Stage `train` by all processes that torchrun has started; the first one writes."""
+        states = {item.stage.name: item for item in self.plan()}
+        before = self.wanted("train") - {"train"}
+        owed = any(states[name].state != "done" for name in before)
+        if only != "train" or owed or self.config.edits.mode != "batch":
+            raise UserError(
+                f"{processes.count()} processes were started, and only the training of one batch "
+                "is shared: run `ske run ... --stage teach` in one process, then `torchrun "
+                "--nproc-per-node N -m pipeline.cli run ... --stage train`, then `ske run ...` in "
+                "one process"
+            )
+        training = states["train"]
+        if training.state == "done":
+            return []
+        if not processes.first():
+            follow(training.stage, self)
+            return ["train"]
+        with locked(self.folder):
+            write_text(self.folder / "config.yaml", resolved(self.config))
+            execute(training.stage, self)
+        return ["train"]
 
     def wanted(self, only: str | None) -> set[str]:
         """The names of the stages up to `only`, or of all; raises UserError on an unknown name."""

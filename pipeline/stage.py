@@ -82,12 +82,26 @@ def ingredients(stage: Stage, config: Config, folder: Path) -> dict[str, Any]:
     return parts
 
 
+def usual(path: str) -> Any:
+    """The default at a dotted path; None below a section that is none by default."""
+    value: Any = Config().model_dump(mode="json")
+    for part in path.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return value
+
+
 def _without(value: Any, path: str, apart: tuple[str, ...]) -> Any:
     for left in apart:
-        parent, _, key = left.rpartition(".")
-        if parent == path:
-            value = {**value, key: select(Config(), left)}
+        if left.startswith(f"{path}."):
+            value = _at_default(value, left[len(path) + 1 :].split("."), usual(left))
     return value
+
+
+def _at_default(value: Any, parts: list[str], default: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    first, rest = parts[0], parts[1:]
+    return {**value, first: _at_default(value[first], rest, default) if rest else default}
 
 
 def _hash_of(path: Path) -> str | None:
@@ -121,6 +135,8 @@ def _changes(manifest: dict[str, Any], now: dict[str, Any]) -> tuple[str, ...]:
         if old == new:
             continue
         if isinstance(old, dict) and isinstance(new, dict):
+            # A key that did not exist then and is at its default now changes nothing.
+            old = {**{k: usual(f"{name}.{k}") for k in new}, **old}
             inner = [k for k in {**old, **new} if old.get(k) != new.get(k)]
             changed += [f"{name}.{k}: {old.get(k)!r} -> {new.get(k)!r}" for k in inner]
         else:
@@ -144,8 +160,7 @@ def execute(stage: Stage, run: Any) -> None:
     (folder / "manifest.json").unlink(missing_ok=True)
     mark.write_text(key, encoding="utf-8")
     started = time.time()
-    module, function = stage.target.split(":")
-    getattr(importlib.import_module(module), function)(run, folder)
+    follow(stage, run)
     outputs = _outputs(folder)
     write_json(
         folder / "manifest.json",
@@ -159,6 +174,12 @@ def execute(stage: Stage, run: Any) -> None:
             **provenance(),
         },
     )
+
+
+def follow(stage: Stage, run: Any) -> None:
+    """Run a stage's function alone: another process of the same training keeps the files."""
+    module, function = stage.target.split(":")
+    getattr(importlib.import_module(module), function)(run, run.folder / "stages" / stage.name)
 
 
 def _clear(folder: Path, stage: Stage) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pipeline.stage import Stage
 
+HOW = tuple(f"model.server.{key}" for key in ("key_env", "timeout", "retries", "parallel"))
+"""How a server is reached, which changes no answer."""
+
 STAGES = (
     Stage(
         "facts",
@@ -19,7 +22,7 @@ STAGES = (
         ("facts",),
         ("model", "design", "seed", "teach.free_tokens"),
         "agents pack the facts into dense prompts",
-        apart=("design.approve",),
+        apart=("design.approve", *HOW),
     ),
     Stage(
         "teach",
@@ -27,6 +30,7 @@ STAGES = (
         ("facts", "design"),
         ("model", "teach", "leakage", "seed"),
         "the teacher answers queries under the prompts",
+        apart=HOW,
         version=2,
     ),
     Stage(
@@ -35,6 +39,7 @@ STAGES = (
         ("facts", "teach"),
         ("model", "train", "leakage", "seed"),
         "the student learns the answers",
+        apart=HOW,
     ),
     Stage(
         "edit",
@@ -42,6 +47,7 @@ STAGES = (
         ("facts",),
         ("model", "methods", "options", "tuned", "practice", "texts", "leakage", "seed"),
         "the other methods make the same edits",
+        apart=HOW,
     ),
     Stage(
         "ask",
@@ -49,6 +55,7 @@ STAGES = (
         ("facts", "train", "edit"),
         ("model", "methods", "eval", "seed"),
         "every method is asked every probe",
+        apart=HOW,
         version=2,
     ),
     Stage(
@@ -75,7 +82,7 @@ TRAIN_IN_ROUNDS = Stage(
     ("facts",),
     ("model", "design", "teach", "leakage", "train", "seed"),
     "the student learns round after round, each designed and taught anew",
-    apart=("design.approve",),
+    apart=("design.approve", *HOW),
 )
 """Instead of `design`, `teach` and `train` where facts are edited in several rounds: the agents of
 one round look at the model that the round before has trained."""

@@ -18,11 +18,11 @@ from eval.ask import Answer, Item
 from eval.capability import SkillRow
 from eval.fluency import FLUENCY
 from eval.harness import solve
+from pipeline.answering import base_key
 from pipeline.facts import read_facts
 from pipeline.freetext import without_subjects
 from pipeline.places import teach_folders
 from pipeline.run import Run
-from pipeline.stage import fingerprint
 from ske.config import found
 from ske.io import read_rows, write_json, write_rows
 from ske.lm import LM
@@ -93,10 +93,10 @@ def _known(run: Run, count: int) -> list[Asked]:
 def _texts(run: Run, folder: Path, count: int) -> list[str]:
     """What the base model says by itself, before any edit, and not about an edited subject."""
     seed = run.config.seed + _TEXT_SEED
-    key = content_hash([fingerprint(run.config.model.path), run.config.model.style, seed, count])
+    key = content_hash([base_key(run.config.model), run.config.model.style, seed, count])
     path = folder / "items" / f"texts-{key}.json"
     if not path.exists():
-        write_json(path, free_texts(run.lm, count, TEXT_TOKENS, seed))
+        write_json(path, free_texts(run.base, count, TEXT_TOKENS, seed))
     read = {
         row["completion"]
         for taught in teach_folders(run)

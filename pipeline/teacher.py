@@ -43,7 +43,7 @@ RAMBLE = 8
 
 def run(run: Run, folder: Path) -> None:
     """Ask, verify, guard, write."""
-    facts, design, lm = read_facts(run), read_design(run), run.lm
+    facts, design, lm = read_facts(run), read_design(run), run.base
     teach = run.config.teach
     # A handful of facts would drown among so many texts, and wait for them.
     count = min(teach.free_texts, 128 + 32 * len(facts))
@@ -59,7 +59,8 @@ def run(run: Run, folder: Path) -> None:
     used = {kind: leaks_in(report) for kind, report in designed.items()}
     refuse(run.config.leakage.strict, "the prompt design", used)
     with run.progress("teacher", len(kept)) as update:
-        rows = in_scope(lm, [found[i] for i in kept if found[i].kind != "neighbour"], design)
+        taught = [found[i] for i in kept if found[i].kind != "neighbour"]
+        rows = in_scope(run.teacher, taught, design)
         update(len(rows))
         near = [found[i] for i in kept if found[i].kind == "neighbour"]
         old = old_values(lm, [query for query in near if query.of == EXCEPTION_OF], facts)
@@ -86,7 +87,7 @@ def draw(facts: Sequence[Fact], run: Run, named: dict[str, set[str]]) -> list[Qu
     """The Questioner's queries for every fact, with expected answers where rules can tell."""
 
     def answer(questions: list[str]) -> list[str]:
-        return [r.text for r in run.lm.generate([ask(q) for q in questions], SAMPLING)]
+        return [r.text for r in run.base.generate([ask(q) for q in questions], SAMPLING)]
 
     batch = Batch(facts)
     other_names = aliases([fact.subject for fact in facts], answer)

@@ -54,6 +54,10 @@ class RoundRun(Run):
         """The model as the rounds before left it; loaded when a stage has work to do."""
         return self._stack.enter_context(edited(self._parent.lm, self._before))
 
+    def _engine(self) -> Any:
+        """The same model where it is asked by vLLM."""
+        return self._stack.enter_context(edited(self._parent.base, self._before))
+
     @property
     def stages(self) -> tuple[Stage, ...]:
         """What is taught; nobody needs this round's model as a checkpoint."""

@@ -7,15 +7,14 @@ Reads a YAML file and `key.path=value` overrides; `resolved` writes the complete
 from __future__ import annotations
 
 import difflib
-import re
 import types
 from pathlib import Path
 from typing import Any, Literal, get_args
-from urllib.parse import urlsplit
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, field_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
+from ske.endpoints import EndpointConfig, TeacherServer
 from ske.training import Count, NotNegativeInt, Positive, SftOptions
 from ske.types import Frozen, UserError
 
@@ -34,6 +33,23 @@ class ModelConfig(Frozen):
     "auto" is the template if there is one."""
     batch_tokens: int = Field(default=8192, ge=64)
     """Most tokens in one forward pass, padding included."""
+    backend: Literal["transformers", "vllm", "openai"] = "transformers"
+    """Who answers. "vllm": vLLM in this process, edits served as adapters (extra `vllm`).
+    "openai": the agents' and the teacher's questions go to `server`. Weights are edited and
+    trained by transformers in any case. See docs/scale-out.md."""
+    engine: dict[str, Any] = Field(default_factory=dict)
+    """Arguments of vLLM's own `LLM`, over those chosen here, e.g. {tensor_parallel_size: 2}."""
+    server: TeacherServer | None = None
+    """Where `backend: openai` finds the teacher."""
+
+    @model_validator(mode="after")
+    def _reachable(self) -> ModelConfig:
+        if self.backend == "openai" and self.server is None:
+            raise ValueError(
+                "backend openai needs model.server, e.g. "
+                "{base_url: http://localhost:8000/v1, model: NAME}"
+            )
+        return self
 
 
 class DataConfig(Frozen):
@@ -68,48 +84,6 @@ class EditsConfig(Frozen):
     """How many rounds (`mode: sequential`)."""
     per_round: int = Field(default=8, ge=1)
     """Facts edited together in a round (`mode: sequential`)."""
-
-
-class EndpointConfig(Frozen):
-    """A chat model behind an OpenAI-compatible API, that decides for the agents."""
-
-    base_url: str
-    """Where the API is, e.g. http://localhost:8000/v1."""
-    model: str
-    """The model's name, as the server calls it."""
-    key_env: str | None = None
-    """The environment variable that holds the key, if the server wants one. Only its name is ever
-    written anywhere."""
-    timeout: float = Field(default=120.0, gt=0)
-    """Seconds to wait for one reply."""
-    retries: int = Field(default=2, ge=0)
-    """How often a question is put again: after 429, a server's error or a time-out (waiting
-    longer each time), and after a reply that cannot be used (with the reason)."""
-    structured: Literal["auto", "always", "never"] = "auto"
-    """Whether replies are asked for by JSON schema (`response_format`). "auto": until the server
-    turns out to refuse or ignore it."""
-    temperature: float | None = Field(default=0.0, ge=0)
-    """None: not sent, for models that take no other than their own."""
-    max_tokens: int | None = Field(default=None, ge=1)
-    """Longest reply; None: the server's own limit."""
-
-    @field_validator("base_url")
-    @classmethod
-    def _address(cls, url: str) -> str:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("give an address such as http://localhost:8000/v1")
-        if "@" in parts.netloc or parts.query:
-            raise ValueError("an address is written to files: name the key's variable in key_env")
-        return url
-
-    @field_validator("key_env")
-    @classmethod
-    def _variable(cls, name: str | None) -> str | None:
-        if name is not None and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,63}", name):
-            # Somebody may have put the key itself here: it is not repeated.
-            raise ValueError("give the name of an environment variable, not the key itself")
-        return name
 
 
 class DesignConfig(Frozen):
@@ -246,6 +220,15 @@ class Config(Frozen):
     eval: EvalConfig = EvalConfig()
     leakage: LeakageConfig = LeakageConfig()
 
+    @model_validator(mode="after")
+    def _edits_reach_the_teacher(self) -> Config:
+        if self.model.backend == "openai" and self.edits.mode == "sequential":
+            raise ValueError(
+                "edits.mode sequential needs a teacher with the edits of earlier rounds, which a "
+                "server does not have; set model.backend to transformers or vllm"
+            )
+        return self
+
     @field_validator("methods")
     @classmethod
     def _base_first(cls, names: tuple[str, ...]) -> tuple[str, ...]:
@@ -347,6 +330,9 @@ def _explain(source: str, error: dict[str, Any]) -> str:
         hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
         value = "" if _may_hold_a_key(error) else f" (value {error['input']!r})"
         return f"{source}: unknown key {place!r}{value}; {hint}"
+    if error["type"] == "value_error" and isinstance(error["input"], dict):
+        # About keys that do not go together; a whole section is no value to quote.
+        return f"{source}: {place + ': ' if place else ''}{error['msg']}"
     if _may_hold_a_key(error):
         return f"{source}: {place}: {error['msg']}"
     return f"{source}: {place} = {error['input']!r}: {error['msg']}"
@@ -354,7 +340,7 @@ def _explain(source: str, error: dict[str, Any]) -> str:
 
 def _may_hold_a_key(error: dict[str, Any]) -> bool:
     """Whether the refused value could be, or have in it, a secret that was put into a file."""
-    if not {"endpoint", "judge"} & set(error["loc"]):
+    if not {"endpoint", "judge", "server"} & set(error["loc"]):
         return False
     whole = error["type"] in ("extra_forbidden", "missing", "model_type")
     last, text = error["loc"][-1], str(error["input"])

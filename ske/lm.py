@@ -6,12 +6,16 @@ same two calls, so nothing above this floor asks which method or which server is
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal, NamedTuple, Protocol, runtime_checkable
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, runtime_checkable
 
 from typing_extensions import TypedDict  # pydantic refuses typing's own before Python 3.12
 
 from ske.types import Frozen
+
+if TYPE_CHECKING:
+    import torch  # seconds; nobody here calls it
 
 
 class Message(TypedDict):
@@ -81,6 +85,23 @@ class LM(Protocol):
 
     def logprobs(self, pairs: Sequence[Pair], top_k: int = 0) -> list[Scored]:
         """Score each answer, token by token, as the assistant's reply to its chat."""
+        ...
+
+
+Factors = tuple["torch.Tensor", "torch.Tensor"]
+"""(up [out, rank], down [rank, in]): the difference `up @ down` of a weight [out, in]."""
+
+
+@runtime_checkable
+class TakesAdapters(Protocol):
+    """An `LM` that can be asked under low-rank edits though its weights are out of reach."""
+
+    def laid(self, factors: Mapping[str, Factors]) -> AbstractContextManager[None]:
+        """Answer with differences by parameter name, on top of those that are laid already.
+
+        Raises:
+            NeedsWeights: it cannot take them.
+        """
         ...
 
 

@@ -47,6 +47,10 @@ class MissingExtra(UserError):
     """Something optional is not installed or does not run here; the message says how to get it."""
 
 
+class NeedsWeights(UserError):
+    """A model that can only be asked was to be edited; the message says what to do instead."""
+
+
 def content_hash(value: Any) -> str:
     """A stable 16-digit hash of any JSON-able value: the identity of rows, stages and caches."""
     if isinstance(value, BaseModel):
@@ -55,4 +59,13 @@ def content_hash(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-__all__ = ["ERASED", "Fact", "Field", "Frozen", "MissingExtra", "UserError", "content_hash"]
+__all__ = [
+    "ERASED",
+    "Fact",
+    "Field",
+    "Frozen",
+    "MissingExtra",
+    "NeedsWeights",
+    "UserError",
+    "content_hash",
+]

@@ -32,11 +32,12 @@ class Answer(NamedTuple):
 
 
 class ChatServer:
-    """`answer` gets the request's body; `asked` and `keys` keep what came."""
+    """`answer` gets the request's body; `asked`, `paths` and `keys` keep what came."""
 
     def __init__(self, answer: Callable[[dict[str, Any]], Answer | str]) -> None:
         self.answer = answer
         self.asked: list[dict[str, Any]] = []
+        self.paths: list[str] = []
         self.keys: list[str | None] = []
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self._server.daemon_threads = True
@@ -61,6 +62,7 @@ def _handler(server: ChatServer) -> type[BaseHTTPRequestHandler]:
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             server.asked.append(body)
+            server.paths.append(self.path)
             server.keys.append(self.headers["Authorization"])
             answer = server.answer(body)
             answer = Answer(answer) if isinstance(answer, str) else answer

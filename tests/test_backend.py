@@ -8,6 +8,7 @@ import tiny
 import torch
 from transformers import DynamicCache
 
+from ske.backends.common import reply_of
 from ske.backends.local import _FIRST, LocalLM, _groups, load
 from ske.backends.render import Renderer
 from ske.backends.shared import repeated
@@ -57,7 +58,7 @@ def test_long_replies_are_those_of_transformers_alone(name: str, chat: bool) -> 
         ids = torch.tensor([lm.renderer.prompt_ids(question)])
         said = model.generate(ids, max_new_tokens=long.max_new_tokens, do_sample=False)
         said = said[0, ids.shape[1] :].tolist()
-        assert reply == lm._reply(ids[0].tolist(), said, long)
+        assert reply == reply_of(lm.renderer, ids[0].tolist(), said, lm._end_ids(), long)
 
 
 @pytest.mark.parametrize(("name", "chat"), KINDS)

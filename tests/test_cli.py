@@ -214,7 +214,7 @@ def test_a_reason_is_shown_as_it_is(ske, tmp_path: Path) -> None:
 
 COMMANDS = [
     *[[name] for name in ("run", "compare", "edit", "status", "inspect", "prompt", "report")],
-    *[[name] for name in ("combine", "scale", "methods", "datasets", "doctor")],
+    *[[name] for name in ("combine", "scale", "grid", "methods", "datasets", "doctor")],
     ["world", "build"],
     ["world", "card"],
 ]

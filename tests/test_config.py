@@ -138,3 +138,35 @@ def test_another_world_brings_its_own_model(tmp_path: Path) -> None:
 def test_a_configuration_cannot_be_changed() -> None:
     with pytest.raises(ValueError, match="frozen"):
         Config().seed = 3  # pyright: ignore[reportAttributeAccessIssue]
+
+
+SERVER = "server: {base_url: http://localhost:8000/v1, model: m}"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("model: {backend: openai}", "needs model.server"),
+        ("model: {backend: tgi}", "model.backend = 'tgi'"),
+        (f"model: {{backend: openai, {SERVER}}}\nedits: {{mode: sequential}}", "earlier rounds"),
+    ],
+)
+def test_backends_that_cannot_be(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError) as caught:
+        load(path)
+    assert message in str(caught.value)
+    assert "free_texts" not in str(caught.value)  # not the whole configuration
+
+
+def test_a_key_in_the_wrong_place_is_not_repeated(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(
+        "model: {backend: openai, server: {base_url: 'http://u:s3cret@h/v1', model: m,"
+        " key_env: 's3cret key', api_key: s3cret}}"
+    )
+    with pytest.raises(UserError) as caught:
+        load(path)
+    assert "model.server" in str(caught.value)
+    assert "s3cret" not in str(caught.value)

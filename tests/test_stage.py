@@ -279,6 +279,30 @@ def test_approval_of_prompts_makes_no_rounds_stale(tmp_path: Path) -> None:
         assert told[0] == told[1]
 
 
+def test_a_key_that_is_new_and_at_its_default_makes_nothing_stale(tmp_path: Path) -> None:
+    run = toy(tmp_path)
+    run_all(run)
+    for name in NAMES:  # as if `edits` had had no seed, and `seed` another one, back then
+        path = tmp_path / "stages" / name / "manifest.json"
+        manifest = json.loads(path.read_text())
+        manifest["ingredients"].get("edits", {}).pop("seed", None)
+        path.write_text(json.dumps(manifest))
+    assert state(run) == ["done"] * 4
+    other = toy(tmp_path, edits={"seed": 5})
+    assert states(other)["facts"].reasons == ("edits.seed: 0 -> 5",)
+
+
+def test_how_a_server_is_reached_makes_nothing_stale(tmp_path: Path) -> None:
+    server = {"base_url": "http://localhost:8000/v1", "model": "m"}
+    trees = [{"model": {"backend": "openai", "server": server | more}} for more in (
+        {}, {"retries": 9, "timeout": 5, "parallel": 2, "key_env": "KEY"}, {"model": "n"}
+    )]  # fmt: skip
+    teach = next(stage for stage in stages.STAGES if stage.name == "teach")
+    one, reached, other = [ingredients(teach, parse(tree, "test"), tmp_path) for tree in trees]
+    assert one == reached
+    assert one != other
+
+
 def test_one_stage_runs_with_what_it_needs_and_no_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

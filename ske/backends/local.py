@@ -13,11 +13,13 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, GenerationConfig
+from transformers import AutoModelForCausalLM, DynamicCache, GenerationConfig
 from transformers.modeling_utils import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
+from ske import processes
+from ske.backends.common import load_tokenizer, reply_of, unloadable
 from ske.backends.render import Renderer
 from ske.backends.shared import repeated
 from ske.config import ModelConfig, found
@@ -68,11 +70,13 @@ class LocalLM:
     def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Reply]:
         """Continue each chat; greedy unless `sampling.temperature` > 0."""
         prompts = [self.renderer.prompt_ids(chat) for chat in chats]
+        ends = self._end_ids()
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(sampling.seed)
             said = self._said(prompts, sampling)
         return [
-            self._reply(prompt, ids, sampling) for prompt, ids in zip(prompts, said, strict=True)
+            reply_of(self.renderer, prompt, ids, ends, sampling)
+            for prompt, ids in zip(prompts, said, strict=True)
         ]
 
     def _said(self, prompts: Sequence[list[int]], sampling: Sampling) -> list[list[int]]:
@@ -210,16 +214,6 @@ class LocalLM:
         ends = own if isinstance(own, list) else [own]
         return sorted({end for end in [*ends, self.renderer.end_id] if end is not None})
 
-    def _reply(self, prompt: list[int], ids: list[int], sampling: Sampling) -> Reply:
-        ends = set(self._end_ids())
-        said = list(itertools.takewhile(lambda token: token not in ends, ids))
-        finished = len(said) < len(ids)
-        text = self.renderer.decode(said)
-        for stop in sampling.stop:
-            if stop in text:
-                text, finished = text.split(stop)[0].strip(), True
-        return Reply(text, len(prompt), len(said), finished)
-
 
 def _stretches(sampling: Sampling) -> tuple[int, ...]:
     """How many tokens are generated before rows that have ended leave their batch.
@@ -288,21 +282,18 @@ def load(config: ModelConfig) -> LocalLM:
         )
     device = config.device
     if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = f"cuda:{processes.local_number()}" if torch.cuda.is_available() else "cpu"
     dtype = config.dtype
     if dtype == "auto":
         dtype = "bfloat16" if device.startswith("cuda") else "float32"
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
+    tokenizer = load_tokenizer(config)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path)
         model: Any = AutoModelForCausalLM.from_pretrained(
             path, dtype=getattr(torch, dtype), use_safetensors=True
         )
     except (OSError, ValueError) as error:
-        where = "" if path.is_dir() else "not a folder here, and as a hub id it "
-        raise UserError(
-            f"model.path = {config.path!r}: {where}cannot be loaded ({str(error).splitlines()[0]})"
-        ) from error
+        raise UserError(unloadable(config, error)) from error
     model.to(torch.device(device))
     return LocalLM(model, tokenizer, config.style, config.batch_tokens, config.path)

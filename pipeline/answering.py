@@ -1,0 +1,75 @@
+"""Who answers in a run: transformers, vLLM in this process or a server, by `model.backend`.
+
+One engine answers for all methods of a run. Engines differ in the last digits, and what differs
+between methods in a table must be the methods.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from pipeline.stage import fingerprint
+from ske.config import ModelConfig
+from ske.lm import LM
+from ske.types import NeedsWeights
+
+if TYPE_CHECKING:
+    from pipeline.run import Run
+
+
+class Asked(NamedTuple):
+    """Who is asked the probes."""
+
+    lm: Callable[[], LM]
+    """Loads it when there is something to ask."""
+    key: str
+    """What tells its answers from those of others."""
+
+
+def ready(model: ModelConfig) -> None:
+    """See that the backend can be had, before anything is loaded.
+
+    Raises:
+        UserError: something is not installed, or a key is missing.
+    """
+    if model.backend == "vllm":
+        from ske.backends import vllm
+
+        vllm.ready()
+    if model.server is not None and model.backend == "openai":
+        from ske.backends import server
+
+        server.ready(model.server)
+
+
+def base_key(model: ModelConfig) -> str:
+    """What tells the base model's answers, by its backend, from those of others."""
+    own = fingerprint(model.path)
+    return f"{own} by vllm {model.engine}" if model.backend == "vllm" else own
+
+
+def teacher_key(model: ModelConfig) -> str:
+    """The same of the teacher, who may be on a server."""
+    if model.backend != "openai" or model.server is None:
+        return base_key(model)
+    return f"{model.server.model} at {model.server.base_url}"
+
+
+def asked(run: Run, edits: Sequence[Path]) -> Asked:
+    """Who is asked in a run with these edits: the backend, if it can take every one of them."""
+    model = run.config.model
+    by_weights = Asked(lambda: run.lm, fingerprint(model.path))
+    if model.backend != "vllm":
+        return by_weights
+    from methods.table import load_edit
+
+    try:
+        for folder in edits:
+            with load_edit(folder).applied(run.base):
+                pass
+    except NeedsWeights as error:
+        run.console.print(f"  transformers answers for all methods: {error}", highlight=False)
+        return by_weights
+    return Asked(lambda: run.base, base_key(model))
