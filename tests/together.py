@@ -60,7 +60,8 @@ def sharded() -> bool:
 
     def model():
         torch.manual_seed(0)
-        made = get_peft_model(tiny.lm().model, lora_config(OPTIONS))
+        base = tiny.lm().model
+        made = get_peft_model(base, lora_config(OPTIONS, base))
         for name, weight in made.named_parameters():
             if "lora_" in name:
                 torch.nn.init.normal_(weight)
