@@ -110,6 +110,7 @@ def test_the_shapes_have_as_many_weights_as_their_models() -> None:
     assert [billions(shape) for shape in gpu.LARGE] == [0.494, 1.236, 8.03]
 
 
+@pytest.mark.slow
 def test_the_gpu_s_command_runs_on_a_cpu(tmp_path: Path) -> None:
     assert gpu.main(["--tiny", "--device", "cpu", "--out", str(tmp_path)]) == 0
     found = json.loads((tmp_path / "gpu.json").read_text())

@@ -18,6 +18,8 @@ from ske.lm import LM, Chat, Pair, Reply, Sampling, Scored, ask
 from ske.types import Fact, MissingExtra, UserError
 
 FEW: tuple[dict[str, Any], ...] = (
+    {"epochs": 2, "learning_rate": 0.05, "max_new_tokens": 3, "tries": 2},
+    {"epochs": 2, "learning_rate": 0.05, "max_new_tokens": 3},
     {"epochs": 2, "learning_rate": 0.05},
     {"demonstrations": 2},
     {"steps": 3, "moment_texts": 16, "moment_tokens": 16, "free_share": 0.5},

@@ -96,6 +96,7 @@ def started(*command: str | Path, **environment: str) -> subprocess.CompletedPro
     )
 
 
+@pytest.mark.slow
 def test_a_slurm_array_task_makes_its_run_and_resumes(tmp_path: Path) -> None:
     path = grid(tmp_path)
     script = ROOT / "docs" / "examples" / "grid_slurm.sh"
@@ -108,6 +109,7 @@ def test_a_slurm_array_task_makes_its_run_and_resumes(tmp_path: Path) -> None:
     assert "Nothing to do" in again.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed")
 def test_ray_makes_all_runs_with_two_workers(tmp_path: Path) -> None:
     path = grid(tmp_path)
@@ -118,6 +120,7 @@ def test_ray_makes_all_runs_with_two_workers(tmp_path: Path) -> None:
     assert all((one.folder / "results.csv").exists() for one in cells(path))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed")
 def test_ray_says_which_run_failed_and_makes_the_others(tmp_path: Path) -> None:
     bad = {"bad": ["data.path=no-such-file.json"], "good": ["data.name=world_recent"]}

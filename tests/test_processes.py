@@ -51,6 +51,7 @@ def dense(edit: DeltaEdit) -> dict[str, torch.Tensor]:
     return {n: d.dense() if isinstance(d, LowRank) else d for n, d in edit.deltas.items()}
 
 
+@pytest.mark.slow
 def test_two_processes_learn_what_one_learns(pair: Path) -> None:
     losses, edit = learn(None)
     found = json.loads((pair / "losses.json").read_text())["losses"]
@@ -63,6 +64,7 @@ def test_two_processes_learn_what_one_learns(pair: Path) -> None:
     assert max(d.abs().max() for d in two.values()) > 1e-2  # far above the tolerance
 
 
+@pytest.mark.slow
 def test_only_the_first_writes(pair: Path) -> None:
     assert list((pair / "process-0" / "work").glob("checkpoint-*/adapter_model.safetensors"))
     written = [path for path in (pair / "process-1").rglob("*") if path.is_file()]
@@ -70,6 +72,7 @@ def test_only_the_first_writes(pair: Path) -> None:
     assert {path.name for path in written} == {"rng_state_1.pth"}
 
 
+@pytest.mark.slow
 def test_adapters_of_a_cut_up_model_are_read_whole(pair: Path) -> None:
     assert json.loads((pair / "losses.json").read_text())["sharded"] is True
 

@@ -67,6 +67,7 @@ def test_hand_written_facts_go_in_and_a_model_comes_out(tmp_path: Path) -> None:
         assert text == fact["target_new"], (fact, text)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not REAL.is_dir(), reason=f"real KnowEdit files are not at {REAL}")
 def test_a_real_knowedit_file_goes_all_the_way(tmp_path: Path) -> None:
     path = REAL / "knowedit" / "wiki_counterfact" / "test_cf.json"
