@@ -28,8 +28,9 @@ from ske.types import UserError
 
 _SHARED_AT_LEAST = 16
 """Shorter common beginnings are not worth a cache of their own."""
-_FIRST = 8
-"""Most replies have ended after so many tokens; the others go on in batches of their own."""
+_FIRST = 4
+"""Many replies have ended after so many tokens; the others go on, in batches of their own, for
+twice as many each time."""
 _CACHED = 0.25
 """What a token in a shared cache weighs in a batch: it has keys and values, but no activations."""
 
@@ -69,7 +70,7 @@ class LocalLM:
     @torch.no_grad()
     def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Reply]:
         """Continue each chat; greedy unless `sampling.temperature` > 0."""
-        prompts = [self.renderer.prompt_ids(chat) for chat in chats]
+        prompts = self.renderer.prompts_ids(chats)
         ends = self._end_ids()
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(sampling.seed)
@@ -99,8 +100,7 @@ class LocalLM:
     @torch.no_grad()
     def logprobs(self, pairs: Sequence[Pair], top_k: int = 0) -> list[Scored]:
         """Teacher forcing: the probability of each answer token after its chat."""
-        prompts = [self.renderer.prompt_ids(pair.chat) for pair in pairs]
-        answers = [self.renderer.answer_ids(*pair) for pair in pairs]
+        prompts, answers = self.renderer.pairs_ids(pairs)
         return self.score(prompts, answers, top_k)
 
     @torch.no_grad()
@@ -114,9 +114,11 @@ class LocalLM:
             width = lambda i: len(prompts[i]) + len(answers[i])  # noqa: E731
             for batch in self._batches(group, width):
                 rows = [prompts[i] + answers[i] for i in batch]
-                logits = self._forward(group.prefix, cache, rows)
+                # Where the first answer is predicted: what is before needs no logits.
+                first = min(len(prompts[i]) for i in batch) - 1
+                logits = self._forward(group.prefix, cache, rows, first)
                 for index, row in zip(batch, logits, strict=True):
-                    start = len(prompts[index]) - len(group.prefix) - 1
+                    start = len(prompts[index]) - 1 - first
                     results[index] = _scored(row[start:], answers[index], top_k)
         return [result for result in results if result is not None]
 
@@ -169,9 +171,9 @@ class LocalLM:
         return output[:, len(prefix) + longest :].tolist()
 
     def _forward(
-        self, prefix: list[int], cache: DynamicCache | None, rows: list[list[int]]
+        self, prefix: list[int], cache: DynamicCache | None, rows: list[list[int]], first: int
     ) -> torch.Tensor:
-        """Logits of the tokens after the shared beginning, [rows, longest, vocabulary]."""
+        """Logits from token `first` on, which is in nobody's prefix: [rows, rest, vocabulary]."""
         rests = [row[len(prefix) :] for row in rows]
         longest = max(map(len, rests))
         ids = [rest + [self._pad_id] * (longest - len(rest)) for rest in rests]
@@ -181,6 +183,7 @@ class LocalLM:
             attention_mask=torch.tensor(mask, device=self.device),
             past_key_values=_over(cache, len(rows), longest),
             use_cache=cache is not None,
+            logits_to_keep=len(prefix) + longest - first,
         ).logits
 
     # -- details --------------------------------------------------------------------------------
@@ -221,9 +224,14 @@ def _stretches(sampling: Sampling) -> tuple[int, ...]:
     Draws follow one sequence of random numbers, and an end that is held back is counted from the
     prompt on: both go in one stretch.
     """
-    rest = sampling.max_new_tokens - _FIRST
-    whole = rest <= 0 or sampling.temperature > 0 or sampling.min_new_tokens > 0
-    return (sampling.max_new_tokens,) if whole else (_FIRST, rest)
+    left = sampling.max_new_tokens
+    if sampling.temperature > 0 or sampling.min_new_tokens > 0:
+        return (left,)
+    stretches, tokens = [], _FIRST
+    while left > 0:
+        stretches.append(min(tokens, left))
+        left, tokens = left - tokens, 2 * tokens
+    return tuple(stretches)
 
 
 def _over(cache: DynamicCache | None, rows: int, room: int) -> DynamicCache | None:

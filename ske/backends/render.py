@@ -6,12 +6,12 @@ the answer follows after a space. A chat model reads its own template.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from ske.lm import Chat
+from ske.lm import Chat, Pair
 
 _MARK = "\u2042"
 """Stands for an answer while the template's text around it is read; occurs in no template."""
@@ -41,12 +41,11 @@ class Renderer:
 
     def prompt_ids(self, chat: Chat) -> list[int]:
         """The ids of a chat; never empty: an empty text starts from the end (or begin) token."""
-        ids = self._encode(self.text(chat))
-        if ids:
-            return ids
-        begin = self.tokenizer.bos_token_id
-        start = begin if isinstance(begin, int) else self.end_id
-        return [start] if start is not None else [0]
+        return self.prompts_ids([chat])[0]
+
+    def prompts_ids(self, chats: Sequence[Chat]) -> list[list[int]]:
+        """`prompt_ids` of many chats, read side by side."""
+        return [ids or [self._start()] for ids in self._encode(map(self.text, chats))]
 
     def answer_ids(self, chat: Chat, answer: str, end: bool = False) -> list[int]:
         """The ids that follow `prompt_ids(chat)` when the answer is given.
@@ -54,15 +53,27 @@ class Renderer:
         Tokenised together with the prompt where the prompt's own tokens stay the same (so that a
         word keeps its usual tokens), separately otherwise. `end` appends the end token.
         """
-        text = self.text(chat)
-        joiner = self.joiner if text and answer else ""
-        prompt = self._encode(text)
-        whole = self._encode(text + joiner + answer)
-        if prompt and whole[: len(prompt)] == prompt and len(whole) > len(prompt):
-            ids = whole[len(prompt) :]
-        else:
-            ids = self.tokenizer(joiner + answer, add_special_tokens=False).input_ids
-        return [*ids, self.end_id] if end and self.end_id is not None else ids
+        return self.pairs_ids([Pair(chat, answer, end)])[1][0]
+
+    def pairs_ids(self, pairs: Sequence[Pair]) -> tuple[list[list[int]], list[list[int]]]:
+        """`prompt_ids` and `answer_ids` of many pairs, read side by side."""
+        texts = [self.text(pair.chat) for pair in pairs]
+        answers = [
+            (self.joiner if text and pair.answer else "") + pair.answer
+            for text, pair in zip(texts, pairs, strict=True)
+        ]
+        prompts = self._encode(texts)
+        wholes = self._encode(map(str.__add__, texts, answers))
+        alone = self._encode(answers, special=False)
+        ends = [[self.end_id] if pair.end and self.end_id is not None else [] for pair in pairs]
+        follow = [
+            whole[len(prompt) :] if _goes_on(prompt, whole) else own
+            for prompt, whole, own in zip(prompts, wholes, alone, strict=True)
+        ]
+        return (
+            [ids or [self._start()] for ids in prompts],
+            [[*ids, *end] for ids, end in zip(follow, ends, strict=True)],
+        )
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of a reply, without special tokens and without blanks around it."""
@@ -70,9 +81,20 @@ class Renderer:
         assert isinstance(text, str)
         return text.strip()
 
-    def _encode(self, text: str) -> list[int]:
+    def _encode(self, texts: Iterable[str], special: bool = True) -> list[list[int]]:
         # A chat template writes its own special tokens; plain text gets the tokenizer's.
-        return self.tokenizer(text, add_special_tokens=not self.chat).input_ids
+        given = list(texts)
+        if not given:
+            return []
+        ids: Any = self.tokenizer(given, add_special_tokens=special and not self.chat).input_ids
+        return ids
+
+    def _start(self) -> int:
+        """What an empty text starts from."""
+        begin = self.tokenizer.bos_token_id
+        if isinstance(begin, int):
+            return begin
+        return self.end_id if self.end_id is not None else 0
 
     def _joiner(self) -> str:
         """What a template puts between the end of the prompt and an answer, usually nothing."""
@@ -84,6 +106,11 @@ class Renderer:
         if not whole.startswith(before) or _MARK not in whole[len(before) :]:
             return ""
         return whole[len(before) :].split(_MARK)[0]
+
+
+def _goes_on(prompt: list[int], whole: list[int]) -> bool:
+    """Whether a text's tokens begin with those of the prompt, and go on."""
+    return bool(prompt) and whole[: len(prompt)] == prompt and len(whole) > len(prompt)
 
 
 def _plain(chat: Chat) -> list[dict[str, str]]:
