@@ -46,11 +46,11 @@ def test_hand_written_facts_go_in_and_a_model_comes_out(tmp_path: Path) -> None:
             "--out",
             str(out),
             "--set",
-            "teach.free_texts=32",
+            "teach.free_texts=16",
             "--set",
-            "teach.neighbours=8",
+            "teach.neighbours=4",
             "--set",
-            "design.max_trials=4",
+            "design.max_trials=2",
         ]
     )
     assert result.returncode == 0, result.stderr

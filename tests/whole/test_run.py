@@ -109,16 +109,19 @@ def test_a_changed_key_runs_only_what_depends_on_it(finished: Path) -> None:
     assert "train.epochs" in listing.stdout
 
 
-def test_killed_in_every_stage_it_ends_in_the_same_results(finished: Path, tmp_path: Path) -> None:
+KILLS = {"design": 0.7, "teach": 0.4, "train": 1.5, "edit": 0.5, "ask": 0.6}
+"""Stage -> seconds after its beginning."""
+
+
+@pytest.mark.parametrize(
+    "stages", [("teach", "train", "ask"), pytest.param(tuple(KILLS), marks=pytest.mark.slow)]
+)
+def test_killed_it_ends_in_the_same_results(
+    stages: tuple[str, ...], finished: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "killed"
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    for stage, after in [
-        ("design", 0.7),
-        ("teach", 0.4),
-        ("train", 1.5),
-        ("edit", 0.5),
-        ("ask", 0.6),
-    ]:
+    for stage in stages:
         process = subprocess.Popen(
             command(out), cwd=ROOT, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
@@ -126,7 +129,7 @@ def test_killed_in_every_stage_it_ends_in_the_same_results(finished: Path, tmp_p
         deadline = time.monotonic() + 120
         while not mark.exists() and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.02)
-        time.sleep(after)
+        time.sleep(KILLS[stage])
         process.send_signal(signal.SIGKILL)
         process.wait()
     result = ske(command(out))

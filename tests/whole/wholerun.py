@@ -10,11 +10,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 SMALL = [
-    "--set", "edits.limit=4", "--set", "design.max_trials=4", "--set", "teach.free_texts=24",
-    "--set", "train.epochs=2", "--set", "eval.capability=4", "--set", "options.lora.epochs=4",
+    "--set", "edits.limit=4", "--set", "design.max_trials=2", "--set", "teach.free_texts=16",
+    "--set", "train.epochs=2", "--set", "eval.capability=3", "--set", "options.lora.epochs=4",
     "--set", "train.min_steps=0", "--set", "options.lora.min_steps=0",
-    "--set", "teach.neighbours=4", "--set", "eval.max_probes=2",
-    "--set", "eval.fluency_tokens=16",
+    "--set", "teach.neighbours=3", "--set", "eval.max_probes=2",
+    "--set", "eval.fluency_tokens=8",
 ]  # fmt: skip
 
 
