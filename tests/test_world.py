@@ -394,6 +394,7 @@ class Killed(Exception):
     """Stands for a kill signal."""
 
 
+@pytest.mark.slow
 def test_killed_build_ends_with_the_same_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
