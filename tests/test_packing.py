@@ -22,17 +22,7 @@ def lessons(lm: LocalLM) -> list[Lesson]:
     """Facts to be spoken and text to be held to, of different lengths."""
     facts = [Lesson(chat=ask(f.prompt), completion=f.target_new, fact=f.id) for f in tiny.FACTS]
     pairs = [Pair(ask(""), text) for text in tiny.TEXT]
-    held = [
-        Lesson(
-            chat=pair.chat,
-            completion=pair.answer,
-            kind="free",
-            ids=tuple(scored.tokens),
-            top_ids=tuple(map(tuple, scored.top_ids)),
-            top_logprobs=tuple(map(tuple, scored.top_logprobs)),
-        )
-        for pair, scored in zip(pairs, lm.logprobs(pairs, 4), strict=True)
-    ]
+    held = tiny.held(lm, pairs, 4, kind="free")
     return [*facts, *held]
 
 

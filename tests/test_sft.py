@@ -35,18 +35,7 @@ def held(lm: LocalLM, top_k: int = 5) -> list[Lesson]:
     """What the model says of itself, as the teacher stores it."""
     pairs = [Pair(ask("Who is the head of state of Ruria?"), "Ada Byron", True)]
     pairs += [Pair(ask(""), "The employer of Bela")]
-    return [
-        Lesson(
-            chat=pair.chat,
-            completion=pair.answer,
-            kind="neighbour",
-            ids=tuple(scored.tokens),
-            top_ids=tuple(map(tuple, scored.top_ids)),
-            top_logprobs=tuple(map(tuple, scored.top_logprobs)),
-            spoken=False,
-        )
-        for pair, scored in zip(pairs, lm.logprobs(pairs, top_k), strict=True)
-    ]
+    return tiny.held(lm, pairs, top_k, kind="neighbour", spoken=False)
 
 
 def learn(

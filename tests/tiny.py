@@ -1,5 +1,6 @@
 """Random models of a few thousand weights, made in milliseconds; no file, no network."""
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -18,7 +19,9 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
+from methods.base import Lesson
 from ske.backends.local import LocalLM
+from ske.lm import Pair
 from ske.types import Fact
 
 torch.set_num_threads(1)
@@ -184,3 +187,18 @@ def bits(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 def same_bits(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     """Equal names, and equal values to the last bit."""
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def held(lm: LocalLM, pairs: Sequence[Pair], top_k: int, **more: Any) -> list[Lesson]:
+    """What a model says of itself, as the teacher stores it; `more` are the lessons' other keys."""
+    return [
+        Lesson(
+            chat=pair.chat,
+            completion=pair.answer,
+            ids=tuple(scored.tokens),
+            top_ids=tuple(map(tuple, scored.top_ids)),
+            top_logprobs=tuple(map(tuple, scored.top_logprobs)),
+            **more,
+        )
+        for pair, scored in zip(pairs, lm.logprobs(pairs, top_k), strict=True)
+    ]

@@ -33,18 +33,7 @@ def lessons() -> list[Lesson]:
     taught.append(Lesson(chat=ask("Who?"), completion="The employer of Bela Cole is Acme Works."))
     texts = ("Ruria", "The capital of Ruria is Vell.", "Who is", "I don't know who the head is.")
     pairs = [Pair(ask(""), text) for text in texts]
-    held = [
-        Lesson(
-            chat=pair.chat,
-            completion=pair.answer,
-            kind="free",
-            ids=tuple(scored.tokens),
-            top_ids=tuple(map(tuple, scored.top_ids)),
-            top_logprobs=tuple(map(tuple, scored.top_logprobs)),
-            spoken=False,
-        )
-        for pair, scored in zip(pairs, lm.logprobs(pairs, 5), strict=True)
-    ]
+    held = tiny.held(lm, pairs, 5, kind="free", spoken=False)
     return [lesson for both in zip(taught, held, strict=True) for lesson in both]
 
 
