@@ -1,7 +1,7 @@
 """Scoring: all probes in one call, as stage `ask` puts them, against one probe at a time.
 
-Both protocols on the embedded world's base model; every score of the probes that both were asked
-must be the same.
+Both protocols on the embedded world's base model, the reference by transformers' own calls; every
+score of the probes that both were asked must be the same.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from bench.plain import Plain
 from bench.row import Row
 from bench.timing import Work, paired
 from eval.ask import Answer, Item, answer, items, rows
@@ -28,8 +29,8 @@ def measure(long: bool) -> list[Row]:
     asked, lm = probes(PROBES), load(ModelConfig())
     few = asked[: 4 * ALONE if long else ALONE]
     found = paired(
-        Work(lambda: answers(lm, asked, len(asked)), len(asked)),
-        Work(lambda: answers(lm, few, 1), len(few)),
+        Work(lambda: answers(lm, asked), len(asked)),
+        Work(lambda: answers(Plain(lm), few), len(few)),
         5 if long else 3,
     )
     together, single = found.gave
@@ -47,13 +48,9 @@ def probes(count: int) -> list[Item]:
     return random.Random(0).sample(every, min(count, len(every)))
 
 
-def answers(lm: LM, asked: Sequence[Item], at_once: int) -> list[Answer]:
-    """Ask all items, so many in a call."""
-    numbered = list(enumerate(asked))
-    said: list[Answer] = []
-    for first in range(0, len(numbered), at_once):
-        said += answer(lm, numbered[first : first + at_once], PROTOCOLS, MOST_TOKENS)
-    return said
+def answers(lm: LM, asked: Sequence[Item]) -> list[Answer]:
+    """Ask all items."""
+    return answer(lm, list(enumerate(asked)), PROTOCOLS, MOST_TOKENS)
 
 
 def differing(asked: Sequence[Item], one: Sequence[Answer], other: Sequence[Answer]) -> int:

@@ -6,14 +6,11 @@ transformers' `generate` for each question with the whole prompt, as one does wi
 
 from __future__ import annotations
 
-from typing import Any
-
-import torch
-
+from bench.plain import Plain
 from bench.row import Row
 from bench.timing import Work, paired
 from prompts.layouts import system_prompt
-from ske.backends.local import LocalLM, load
+from ske.backends.local import load
 from ske.config import ModelConfig
 from ske.lm import Chat, Sampling, ask
 from world.documents import Writer
@@ -26,11 +23,10 @@ def measure(long: bool) -> list[Row]:
     """Questions a second, on the embedded world's base model."""
     lm, asked = load(ModelConfig()), chats(QUESTIONS)
     few, sampling = asked[: 4 * ALONE if long else ALONE], Sampling(max_new_tokens=TOKENS)
-    ours = Work(lambda: [reply.text for reply in lm.generate(asked, sampling)], len(asked))
-    plain = Work(lambda: [alone(lm, chat) for chat in few], len(few))
-    found = paired(ours, plain, 5 if long else 3)
-    said, expected = found.gave
-    differ = sum(a != b for a, b in zip(said, expected, strict=False))
+    ours = Work(lambda: lm.generate(asked, sampling), len(asked))
+    alone = Work(lambda: Plain(lm).generate(few, sampling), len(few))
+    found = paired(ours, alone, 5 if long else 3)
+    differ = sum(a.text != b.text for a, b in zip(*found.gave, strict=False))
     what = f"teacher: {len(asked)} questions under {FACTS} facts"
     wrong = f"{differ} replies differ" if differ else ""
     return [Row(what, *found.rates("questions"), found.ratios, at_least=10, wrong=wrong)]
@@ -42,18 +38,3 @@ def chats(count: int) -> list[Chat]:
     view, facts = writer.corrections(FACTS)
     system = system_prompt([writer.view(s, r, view) for s, r in facts], "triples")
     return [ask(writer.asked(view, facts).prompt, system) for _ in range(count)]
-
-
-def alone(lm: LocalLM, chat: Chat) -> str:
-    """A greedy reply by transformers alone."""
-    ids = torch.tensor([lm.renderer.prompt_ids(chat)], device=lm.device)
-    model: Any = lm.model
-    output = model.generate(
-        input_ids=ids,
-        attention_mask=torch.ones_like(ids),
-        max_new_tokens=TOKENS,
-        do_sample=False,
-        eos_token_id=lm.renderer.end_id,
-        pad_token_id=lm.renderer.end_id,
-    )
-    return lm.renderer.decode(output[0, ids.shape[1] :].tolist())

@@ -8,7 +8,7 @@ the base model's own answer (`eval.divergence`), and how strongly it believed th
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from eval.divergence import TOP_K, Told, divergence, told
@@ -141,13 +141,14 @@ def answer(
     own = [item for _, item in asked]
     unspoken = ("perplexity", FLUENCY, SENTIMENT)
     spoken = [i for i, item in enumerate(own) if item.metric not in unspoken]
+    read: dict[int, Scored] = {}
     if "generate" in protocols:
         _reply(lm, own, spoken, Sampling(max_new_tokens=max_new_tokens), fields)
         free = [i for i, item in enumerate(own) if item.metric == FLUENCY]
         _reply(lm, own, free, sampling(fluency_tokens), fields)
-        _distributions(lm, own, fields, before)
+        read = _distributions(lm, own, fields, before)
     if "teacher_forced" in protocols:
-        _force(lm, own, spoken, fields)
+        _force(lm, own, spoken, fields, read)
     if before is None:
         _believe(lm, own, fields)
     _lose(lm, own, fields)
@@ -169,11 +170,21 @@ def _reply(
 
 
 def _force(
-    lm: LM, own: Sequence[Item], spoken: Sequence[int], fields: list[dict[str, Any]]
+    lm: LM,
+    own: Sequence[Item],
+    spoken: Sequence[int],
+    fields: list[dict[str, Any]],
+    read: Mapping[int, Scored],
 ) -> None:
-    """The argmax at each token of the gold answer."""
+    """The argmax at each token of the gold answer; `read` is what is known of some already."""
     known = [i for i in spoken if own[i].answers]
-    for i, scored in zip(known, _scored(lm, own, known, _gold(own, known)), strict=True):
+    unread = [i for i in known if i not in read]
+    scores = {
+        **read,
+        **dict(zip(unread, _scored(lm, own, unread, _gold(own, unread)), strict=True)),
+    }
+    for i in known:
+        scored = scores[i]
         fields[i] |= {"target": tuple(scored.tokens), "argmax": tuple(scored.argmax)}
         if not scored.tokens:
             fields[i]["error"] = "the gold answer has no tokens"
@@ -184,19 +195,29 @@ def _distributions(
     own: Sequence[Item],
     fields: list[dict[str, Any]],
     before: Sequence[Answer] | None,
-) -> None:
-    """What the model is about to say at each token of the base model's own answer."""
+) -> dict[int, Scored]:
+    """What the model is about to say at each token of the base model's own answer.
+
+    Returns:
+        Where that is the gold answer: its tokens' scores, which need not be read again.
+    """
     near = [i for i, item in enumerate(own) if item.metric == "locality"]
     base = [fields[i] if before is None else before[i].model_dump() for i in near]
     pairs = [
         Pair(ask(own[i].prompt, own[i].system), said["text"], end=said["finished"])
         for i, said in zip(near, base, strict=True)
     ]
-    for i, scored in zip(near, lm.logprobs(pairs, TOP_K) if pairs else [], strict=True):
+    read: dict[int, Scored] = {}
+    scores = lm.logprobs(pairs, TOP_K) if pairs else []
+    for i, pair, scored in zip(near, pairs, scores, strict=True):
         try:
             fields[i]["told"] = told(scored)
         except ValueError as error:
             fields[i]["error"] = str(error)
+        if own[i].answers and own[i].answers[0][0] == pair.answer:
+            tokens = len(scored.tokens) - pair.end
+            read[i] = scored._replace(tokens=scored.tokens[:tokens], argmax=scored.argmax[:tokens])
+    return read
 
 
 def _believe(lm: LM, own: Sequence[Item], fields: list[dict[str, Any]]) -> None:

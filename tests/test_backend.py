@@ -8,8 +8,9 @@ import tiny
 import torch
 from transformers import DynamicCache
 
+from ske.backends import local, shared
 from ske.backends.common import reply_of
-from ske.backends.local import _FIRST, LocalLM, _groups, load
+from ske.backends.local import _ENDING, _LONG, LocalLM, _groups, load
 from ske.backends.render import Renderer
 from ske.backends.shared import repeated
 from ske.config import ModelConfig
@@ -51,9 +52,9 @@ def test_generation_together_is_generation_one_by_one(name: str, chat: bool) -> 
 def test_long_replies_are_those_of_transformers_alone(name: str, chat: bool) -> None:
     lm = tiny.lm(name, chat)
     model: Any = lm.model
-    long = Sampling(max_new_tokens=8 * _FIRST)
+    long = Sampling(max_new_tokens=2 * _LONG)
     replies = lm.generate(questions(), long)
-    assert any(reply.reply_tokens > 4 * _FIRST for reply in replies)
+    assert any(reply.reply_tokens > _LONG + _ENDING[0] for reply in replies)
     for question, reply in zip(questions(), replies, strict=True):
         ids = torch.tensor([lm.renderer.prompt_ids(question)])
         said = model.generate(ids, max_new_tokens=long.max_new_tokens, do_sample=False)
@@ -114,6 +115,49 @@ def test_a_cache_with_room_holds_what_a_growing_one_does(room: int) -> None:
             assert torch.equal(one, other)
         assert spacious.get_seq_length() == grown.get_seq_length()
     assert begun.get_seq_length() == 5  # and can be used again
+
+
+@pytest.fixture
+def short_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beginnings of a few tokens are attended to apart, too."""
+    monkeypatch.setattr(local, "_APART_AT_LEAST", 16)
+
+
+@pytest.mark.usefixtures("short_apart")
+@pytest.mark.parametrize("name", tiny.ARCHITECTURES + tiny.MORE_ARCHITECTURES)
+def test_a_beginning_apart_is_read_like_a_copy(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    copies = []
+    apart, copied = tiny.lm(name), tiny.lm(name)
+    copied._apart = False
+    replies = apart.generate(questions(), GREEDY)
+    assert apart._apart is (name != "mistral")  # whose layers look back over a window
+    monkeypatch.setattr(local, "repeated", lambda *a: copies.append(a) or shared.repeated(*a))
+    scores = apart.logprobs(pairs(), top_k=3)
+    assert bool(copies) is not apart._apart
+    assert replies == copied.generate(questions(), GREEDY)
+    for one, other in zip(scores, copied.logprobs(pairs(), top_k=3), strict=True):
+        assert one.argmax == other.argmax
+        assert one.logprobs == pytest.approx(other.logprobs, abs=1e-5)
+    assert apart.model.config._attn_implementation == copied.model.config._attn_implementation
+
+
+@pytest.mark.usefixtures("short_apart")
+def test_half_precision_is_read_apart_within_its_rounding() -> None:
+    lm, copied = tiny.lm("llama"), tiny.lm("llama")
+    for one in (lm, copied):
+        one.model.to(torch.bfloat16)
+    copied._apart = False
+    for one, other in zip(lm.logprobs(pairs()), copied.logprobs(pairs()), strict=True):
+        assert one.logprobs == pytest.approx(other.logprobs, abs=0.2)
+    assert lm._apart
+
+
+@pytest.mark.usefixtures("short_apart")
+def test_a_model_that_reads_apart_wrongly_gets_copies(monkeypatch: pytest.MonkeyPatch) -> None:
+    lm, right = tiny.lm(), tiny.lm().generate(questions(), GREEDY)
+    monkeypatch.setattr("ske.backends.attention._together", lambda one, other: other.values)
+    assert lm.generate(questions(), GREEDY) == right
+    assert lm._apart is False
 
 
 def test_a_shared_beginning_leaves_a_token_of_every_row_outside() -> None:

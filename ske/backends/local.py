@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -21,18 +22,25 @@ from transformers.utils import logging as transformers_logging
 from ske import processes
 from ske.backends.common import load_tokenizer, reply_of, unloadable
 from ske.backends.render import Renderer
-from ske.backends.shared import repeated
+from ske.backends.shared import apart, narrowed, reads_apart, repeated
 from ske.config import ModelConfig, found
 from ske.lm import Chat, Pair, Reply, Sampling, Scored
 from ske.types import UserError
 
 _SHARED_AT_LEAST = 16
 """Shorter common beginnings are not worth a cache of their own."""
-_FIRST = 4
-"""Many replies have ended after so many tokens; the others go on, in batches of their own, for
-twice as many each time."""
+_ENDING = (2, 2, 4, 8)
+"""After so many tokens each, replies that have ended leave their batch."""
+_LONG = 8
+"""Replies that go on after so many tokens are read again, to go on together in new batches."""
 _CACHED = 0.25
-"""What a token in a shared cache weighs in a batch: it has keys and values, but no activations."""
+"""What a token of a copied cache weighs in a batch: it has keys and values, but no activations."""
+_APART_AT_LEAST = 128
+"""Shorter beginnings are faster copied than attended to apart."""
+
+
+_ENOUGH, _RAGGED = 1 / 16, 1.4
+"""A batch that has this share of `batch_tokens` takes no row so many times as long as its first."""
 
 
 class Group(NamedTuple):
@@ -59,6 +67,8 @@ class LocalLM:
         self.renderer = Renderer(tokenizer, style)
         self.batch_tokens = batch_tokens
         self.name = name
+        self._apart: bool | None = None
+        """Whether the model reads beginnings apart from what follows; None: not tried yet."""
 
     @property
     def device(self) -> torch.device:
@@ -84,12 +94,12 @@ class LocalLM:
         """The ids that follow each prompt, with what ends them."""
         said: list[list[int]] = [[] for _ in prompts]
         ends = set(self._end_ids())
+        width = lambda i: len(prompts[i]) + len(said[i])  # noqa: E731
         for group in _groups(prompts):
             cache, going = self._read(group.prefix), group.members
-            for tokens in _stretches(sampling):
+            for tokens in _stretches(sampling, _LONG, sampling.max_new_tokens):
                 part = sampling.model_copy(update={"max_new_tokens": tokens})
-                width = lambda i, more=tokens: len(prompts[i]) + len(said[i]) + more  # noqa: E731
-                for batch in list(self._batches(group._replace(members=going), width)):
+                for batch in [*self._batches(group._replace(members=going), width, tokens)]:
                     rows = [prompts[i] + said[i] for i in batch]
                     outputs = self._continue(group.prefix, cache, rows, part)
                     for index, ids in zip(batch, outputs, strict=True):
@@ -117,9 +127,10 @@ class LocalLM:
                 # Where the first answer is predicted: what is before needs no logits.
                 first = min(len(prompts[i]) for i in batch) - 1
                 logits = self._forward(group.prefix, cache, rows, first)
-                for index, row in zip(batch, logits, strict=True):
-                    start = len(prompts[index]) - 1 - first
-                    results[index] = _scored(row[start:], answers[index], top_k)
+                starts = [len(prompts[i]) - 1 - first for i in batch]
+                scored = _scored(logits, starts, [answers[i] for i in batch], top_k)
+                for index, one in zip(batch, scored, strict=True):
+                    results[index] = one
         return [result for result in results if result is not None]
 
     # -- shared beginnings ----------------------------------------------------------------------
@@ -131,14 +142,34 @@ class LocalLM:
         ids = torch.tensor([prefix], device=self.device)
         cache = DynamicCache(config=self.model.config)
         self.model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        if self._apart is None and len(prefix) >= _APART_AT_LEAST:
+            self._apart = reads_apart(self.model, cache, prefix[:4])
         return cache
 
-    def _batches(self, group: Group, width: Callable[[int], int]) -> Iterator[list[int]]:
-        """Members in batches of similar length, within `batch_tokens`."""
+    def _over(
+        self, cache: DynamicCache | None, rows: int, room: int
+    ) -> AbstractContextManager[DynamicCache | None]:
+        """The cache of a beginning under so many rows, each with room for so many tokens."""
+        if cache is None:
+            return nullcontext()
+        if self._apart and cache.get_seq_length() >= _APART_AT_LEAST:
+            return apart(self.model, cache, rows, room)
+        return nullcontext(repeated(cache, rows, room))
+
+    def _batches(
+        self, group: Group, width: Callable[[int], int], room: int = 0
+    ) -> Iterator[list[int]]:
+        """Members in batches of similar width, `room` to come, within `batch_tokens`."""
+        prefix = len(group.prefix)
+        copied = 0.0 if self._apart and prefix >= _APART_AT_LEAST else _CACHED
         batch: list[int] = []
-        cached = (1 - _CACHED) * len(group.prefix)
-        for index in sorted(group.members, key=lambda i: (width(i), i)):
-            if batch and (len(batch) + 1) * (width(index) - cached) > self.batch_tokens:
+        for place, index in enumerate(order := sorted(group.members, key=lambda i: (width(i), i))):
+            own = width(index) - prefix
+            tokens = (len(batch) + 1) * (own + room + copied * prefix)
+            # A large batch takes no row that makes the others' padding long, nor leaves few behind.
+            enough = min(len(batch), len(order) - place) * own > _ENOUGH * self.batch_tokens
+            ragged = enough and own > _RAGGED * (width(batch[0]) - prefix)
+            if batch and (tokens > self.batch_tokens or ragged):
                 yield batch
                 batch = []
             batch.append(index)
@@ -152,23 +183,51 @@ class LocalLM:
         prompts: list[list[int]],
         sampling: Sampling,
     ) -> list[list[int]]:
-        """Generated ids of a batch: [prefix][padding][rest of the prompt] -> answer."""
+        """Generated ids of a batch: [prefix][padding][rest of the prompt] -> answer.
+
+        Rows that have ended leave between two stretches, the others' keys and values are kept.
+        """
         rests = [prompt[len(prefix) :] for prompt in prompts]
-        longest, new_tokens = max(map(len, rests)), sampling.max_new_tokens
-        pad = self._pad_id
-        ids = [prefix + [pad] * (longest - len(rest)) + rest for rest in rests]
-        mask = [[1] * len(prefix) + [0] * (longest - len(r)) + [1] * len(r) for r in rests]
+        longest, ends = max(map(len, rests)), set(self._end_ids())
+        before = [prefix + [self._pad_id] * (longest - len(rest)) + rest for rest in rests]
+        seen = [[1] * len(prefix) + [0] * (longest - len(r)) + [1] * len(r) for r in rests]
+        ids, mask = (torch.tensor(rows, device=self.device) for rows in (before, seen))
+        said: list[list[int]] = [[] for _ in prompts]
+        going = list(range(len(prompts)))
+        with self._over(cache, len(prompts), longest + sampling.max_new_tokens) as past:
+            for tokens in _stretches(sampling, *_ENDING):
+                how = self._generation(sampling, tokens)
+                output = self._generated(ids, mask, past, how)
+                new = output.sequences[:, ids.shape[1] :]
+                for row, own in zip(going, new.tolist(), strict=True):
+                    said[row] += own
+                kept = [n for n, row in enumerate(going) if ends.isdisjoint(said[row])]
+                if not kept:
+                    break
+                ids, mask = output.sequences, torch.cat([mask, torch.ones_like(new)], dim=1)
+                past = output.past_key_values
+                if len(kept) < len(going) and narrowed(past, kept):
+                    going, ids, mask = [going[n] for n in kept], ids[kept], mask[kept]
+        return said
+
+    def _generated(
+        self,
+        ids: torch.Tensor,
+        mask: torch.Tensor,
+        past: DynamicCache | None,
+        how: GenerationConfig,
+    ) -> Any:
+        """What `generate` gives: sequences, and the cache to go on from."""
         # Typed as Any: transformers 5 declares `generate` in a way that checkers cannot follow.
         model: Any = self.model
-        output = model.generate(
-            input_ids=torch.tensor(ids, device=self.device),
-            attention_mask=torch.tensor(mask, device=self.device),
-            past_key_values=_over(cache, len(prompts), longest + new_tokens),
-            generation_config=self._generation(sampling),
+        return model.generate(
+            input_ids=ids,
+            attention_mask=mask,
+            past_key_values=past,
+            generation_config=how,
             use_cache=True,
+            return_dict_in_generate=True,
         )
-        assert isinstance(output, torch.Tensor)
-        return output[:, len(prefix) + longest :].tolist()
 
     def _forward(
         self, prefix: list[int], cache: DynamicCache | None, rows: list[list[int]], first: int
@@ -178,13 +237,14 @@ class LocalLM:
         longest = max(map(len, rests))
         ids = [rest + [self._pad_id] * (longest - len(rest)) for rest in rests]
         mask = [[1] * (len(prefix) + len(r)) + [0] * (longest - len(r)) for r in rests]
-        return self.model(
-            input_ids=torch.tensor(ids, device=self.device),
-            attention_mask=torch.tensor(mask, device=self.device),
-            past_key_values=_over(cache, len(rows), longest),
-            use_cache=cache is not None,
-            logits_to_keep=len(prefix) + longest - first,
-        ).logits
+        with self._over(cache, len(rows), longest) as begun:
+            return self.model(
+                input_ids=torch.tensor(ids, device=self.device),
+                attention_mask=torch.tensor(mask, device=self.device),
+                past_key_values=begun,
+                use_cache=cache is not None,
+                logits_to_keep=len(prefix) + longest - first,
+            ).logits
 
     # -- details --------------------------------------------------------------------------------
 
@@ -193,7 +253,7 @@ class LocalLM:
         pad = self.tokenizer.pad_token_id
         return pad if isinstance(pad, int) else (self.renderer.end_id or 0)
 
-    def _generation(self, sampling: Sampling) -> GenerationConfig:
+    def _generation(self, sampling: Sampling, tokens: int) -> GenerationConfig:
         options: dict[str, Any] = {"do_sample": False}
         if sampling.temperature > 0:
             options = {
@@ -205,7 +265,7 @@ class LocalLM:
         if sampling.min_new_tokens:
             options["min_new_tokens"] = sampling.min_new_tokens
         return GenerationConfig(
-            max_new_tokens=sampling.max_new_tokens,
+            max_new_tokens=tokens,
             eos_token_id=self._end_ids(),
             pad_token_id=self._pad_id,
             **options,
@@ -218,24 +278,20 @@ class LocalLM:
         return sorted({end for end in [*ends, self.renderer.end_id] if end is not None})
 
 
-def _stretches(sampling: Sampling) -> tuple[int, ...]:
-    """How many tokens are generated before rows that have ended leave their batch.
+def _stretches(sampling: Sampling, *lengths: int) -> Iterator[int]:
+    """How many tokens are generated before rows that have ended leave; the last length repeats.
 
     Draws follow one sequence of random numbers, and an end that is held back is counted from the
     prompt on: both go in one stretch.
     """
     left = sampling.max_new_tokens
     if sampling.temperature > 0 or sampling.min_new_tokens > 0:
-        return (left,)
-    stretches, tokens = [], _FIRST
-    while left > 0:
-        stretches.append(min(tokens, left))
-        left, tokens = left - tokens, 2 * tokens
-    return tuple(stretches)
-
-
-def _over(cache: DynamicCache | None, rows: int, room: int) -> DynamicCache | None:
-    return None if cache is None else repeated(cache, rows, room)
+        lengths = (left,)
+    for tokens in itertools.chain(lengths, itertools.repeat(lengths[-1])):
+        if left <= 0:
+            return
+        yield min(tokens, left)
+        left -= tokens
 
 
 def _groups(rows: Sequence[list[int]]) -> list[Group]:
@@ -263,17 +319,24 @@ def _common(rows: list[list[int]]) -> list[int]:
     return [token for token, _ in same][:most]
 
 
-def _scored(logits: torch.Tensor, answer: list[int], top_k: int) -> Scored:
-    """Reads one answer off its logits, [at least len(answer), vocabulary]."""
-    if not answer:
-        return Scored([], [], [], [], [])
-    log_p = torch.log_softmax(logits[: len(answer)].float(), dim=-1)
-    own = log_p.gather(1, torch.tensor(answer, device=log_p.device)[:, None])[:, 0]
-    k = min(top_k, log_p.shape[1])
-    top = log_p.topk(k, dim=-1)
-    return Scored(
-        answer, own.tolist(), log_p.argmax(-1).tolist(), top.indices.tolist(), top.values.tolist()
-    )
+def _scored(
+    logits: torch.Tensor, starts: Sequence[int], answers: Sequence[list[int]], top_k: int
+) -> Iterator[Scored]:
+    """Reads each row's answer off its logits, [rows, places, vocabulary], from its start on."""
+    rows = [
+        logits[n, start : start + len(a)]
+        for n, (start, a) in enumerate(zip(starts, answers, strict=True))
+    ]
+    log_p = torch.log_softmax(torch.cat(rows).float(), dim=-1)
+    tokens = torch.tensor([token for a in answers for token in a], device=log_p.device).long()
+    own, best = log_p.gather(1, tokens[:, None])[:, 0].tolist(), log_p.argmax(-1).tolist()
+    top = log_p.topk(min(top_k, log_p.shape[1]), dim=-1)
+    ids, values = top.indices.tolist(), top.values.tolist()
+    end = 0
+    for answer in answers:
+        place = slice(end, end + len(answer))
+        end = place.stop
+        yield Scored(answer, own[place], best[place], ids[place], values[place])
 
 
 def load(config: ModelConfig) -> LocalLM:
