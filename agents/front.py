@@ -13,6 +13,12 @@ NEAR = 1.25
 """Capacities within this factor count as equal; consequences and drift decide between them."""
 
 
+def wanted(packer: str, config: DesignConfig) -> float:
+    """The recall that a trial has to reach; the designer's prompts can be repaired afterwards."""
+    spare = config.repairable if packer == "designer" and config.max_repairs else 0.0
+    return config.recall - spare
+
+
 def passing_capacity(trials: Sequence[Trial]) -> int:
     """The largest capacity that the designer's packer has passed with; 0 if none."""
     return max((t.plan.capacity for t in candidates(trials) if t.passed), default=0)
@@ -38,12 +44,13 @@ def winner(trials: Sequence[Trial], config: DesignConfig) -> Trial | None:
         return max(able, key=lambda t: (t.scores.recall, t.plan.capacity, -t.index), default=None)
     largest = max(t.plan.capacity for t in passing)
     near = [t for t in passing if t.plan.capacity * NEAR >= largest]
-    return max(near, key=lambda t: (_utility(t, largest, config.drift), -t.index))
+    leanest = min(t.scores.tokens_per_fact for t in near)
+    return max(near, key=lambda t: (_utility(t, leanest, config.drift), -t.index))
 
 
-def _utility(trial: Trial, largest: int, weight: float) -> float:
-    """What decides between near ties: consequences first, then density against drift."""
-    density = trial.plan.capacity / largest
+def _utility(trial: Trial, leanest: float, weight: float) -> float:
+    """What decides between near ties: consequences first, then facts per token against drift."""
+    density = leanest / trial.scores.tokens_per_fact if trial.scores.tokens_per_fact else 1.0
     stay = 1 - (trial.scores.drift or 0.0)
     return (trial.scores.consequences or 0.0) + weight * stay + (1 - weight) * density
 

@@ -118,7 +118,7 @@ def design(
         where = _where(thread, config)
         state = _run(app, where, context)
         waiting = bool(app.get_state(where).next)
-    result = design_of(state, trials_of(state), _turns(context))
+    result = design_of(state, trials_of(state), _turns(context), config.recall)
     publish(result, folder)
     if waiting and state["phase"] == "exhausted":
         raise NothingLeft(folder, result.rejected, config.layouts)

@@ -14,7 +14,7 @@ from langgraph.runtime import Runtime
 from agents.call import decide
 from agents.context import Context
 from agents.examiner import summary
-from agents.front import pareto, winner
+from agents.front import pareto, wanted, winner
 from agents.planner import STEPS, owed, propose, spent, trials_of, within
 from agents.records import Plan, Trial, curve_row
 from agents.state import Exam, Held, PackState, State, current_exams, gains_of, lost_ids, unexamined
@@ -61,7 +61,6 @@ def judge(state: State, runtime: Runtime[Context]) -> dict[str, Any]:
         "held": held,
         "gains": new,
         "front": verdict.front,
-        "passed": verdict.passed,
         "phase": verdict.phase,
         "verdict": verdict.reason,
     }
@@ -75,7 +74,7 @@ def judge_variables(
         {"trial": t.index, "purpose": t.plan.purpose, **curve_row(t).model_dump(mode="json")}
         for t in trials
     ]
-    goals = {"recall": config.recall, "drift": config.drift}
+    goals = {"recall": wanted("designer", config), "drift": config.drift}
     return {"trials": rows, **goals, "lost": list(lost), "n": n}
 
 
@@ -129,7 +128,7 @@ def _trial(state: State, context: Context) -> Trial:
         n=len(facts),
         prompts=len(exams),
         scores=scores,
-        passed=bool(facts) and scores.recall >= context.config.recall,
+        passed=bool(facts) and scores.recall >= wanted(state["plan"]["packer"], context.config),
     )
 
 
@@ -208,6 +207,9 @@ def _phase(
         return "done", f"{stopped}: {lost} facts lost, and no budget to repair them"
     if len(gains) >= len(STEPS) * config.max_repairs:
         return "done", f"{stopped}: {lost} facts lost after all repairs"
+    enough = lost <= (1 - config.recall) * len(context.facts)
+    if enough and STEPS[len(gains) % len(STEPS)] == "own":
+        return "done", f"{stopped}: {lost} facts lost, too few for a prompt of their own"
     if len(gains) >= len(STEPS) and not any(gains[-len(STEPS) :]):
         return "done", f"{stopped}: {lost} facts lost, repair no longer helps"
     return "repair", f"{stopped}: {lost} facts lost, repairing"

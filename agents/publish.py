@@ -39,9 +39,17 @@ class NeedsApproval(UserError):
         self.folder = folder
 
 
-def design_of(state: State, trials: Sequence[Trial], turns: Turns) -> Design:
-    """The finished design; it holds no times, so that a resumed run gives the same one."""
+def design_of(state: State, trials: Sequence[Trial], turns: Turns, recall: float) -> Design:
+    """The finished design; it holds no times, so that a resumed run gives the same one.
+
+    Args:
+        state: The last one.
+        trials: All of them.
+        turns: Who decided how often.
+        recall: The share of facts that was to be recalled.
+    """
     held = state["held"]
+    answered = [fact["recall"] for exam in held["exams"] for fact in exam["facts"]]
     front = set(state["front"])
     return Design(
         packs=packs_of(held),
@@ -49,7 +57,7 @@ def design_of(state: State, trials: Sequence[Trial], turns: Turns) -> Design:
         front=_rows([t for t in trials if t.index in front and t.n]),
         lost={i: held["reasons"].get(i, "not answered") for i in lost_ids(held)},
         trials=len(trials),
-        passed=state["passed"],
+        passed=bool(answered) and sum(answered) >= recall * len(answered),
         verdict=state["verdict"],
         turns=turns,
         rejected=tuple(rejections(state)),

@@ -55,7 +55,7 @@ class Trial(Frozen):
     prompts: int
     scores: Scores
     passed: bool
-    """Whether recall reached `design.recall`."""
+    """Whether recall reached `design.recall`, or comes so near that repairs may bring it there."""
 
 
 class Pack(Frozen):
@@ -129,7 +129,7 @@ class Design(Frozen):
     """Facts that stayed unanswered, with the Critic's reason."""
     trials: int
     passed: bool
-    """Whether the chosen capacity reached the wanted recall before repairs."""
+    """Whether the prompts recall as many facts as wanted, repairs included."""
     verdict: str
     """Why the search stopped and what it chose, in words."""
     turns: Turns = Turns()

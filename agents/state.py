@@ -86,7 +86,6 @@ class State(TypedDict):
     rejected: Annotated[list[dict[str, Any]], operator.add]
     """What a person said no to, as `agents.records.Rejected`."""
     front: list[int]
-    passed: bool
     verdict: str
 
 
@@ -111,7 +110,6 @@ def start() -> State:
         "gains": [],
         "rejected": [],
         "front": [],
-        "passed": False,
         "verdict": "",
     }
 

@@ -5,6 +5,7 @@ it stopped. Prints the table and writes it into `docs/agents.md` (`--write`).
 
     python -m bench.agents --quick            # a minute or two on one core
     python -m bench.agents --write            # 256 edits, five seeds: hours
+    python -m bench.agents --seeds 3 4        # some of the cells, e.g. in a process of their own
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any
 
 from rich.console import Console
 
+from agents.revise import balanced
 from bench.document import filled
 from bench.measuring import Counted, measured
 from bench.variants import VARIANTS, Prompt, Task, naive_of
@@ -46,18 +48,18 @@ def cell(name: str, task: Task) -> dict[str, Any]:
 
 
 def _largest_naive(task: Task) -> list[Prompt]:
-    """The naive packer at the largest fixed size that reaches the wanted recall, by halving.
+    """The naive packer at the largest fixed size that reaches the wanted recall.
 
-    If none does, at the one with the best recall.
+    Prompts are equally full, as the designer's are. If no size does, the one with the best recall.
     """
-    size, tried = min(len(task.facts), task.config.max_facts), []
-    while size >= 1:
+    n, tried = len(task.facts), []
+    sizes = {balanced(n, size) for size in range(1, task.config.max_facts + 1)}
+    for size in sorted(sizes, reverse=True):
         prompts = naive_of(task, size)
         recall = measured(task, prompts, f"naive-{size}")["recall"]
         if recall >= task.config.recall:
             return prompts
         tried.append((recall, prompts))
-        size //= 2
     return max(tried, key=lambda pair: pair[0])[1]
 
 
@@ -166,12 +168,14 @@ def main() -> None:
     options.add_argument("--quick", action="store_true", help="10 facts, two seeds, a short search")
     options.add_argument("--write", action="store_true", help="put the table into docs/agents.md")
     options.add_argument("--out", type=Path, help="where the cells go")
+    options.add_argument("--ways", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    options.add_argument("--seeds", nargs="+", type=int)
     chosen = options.parse_args()
-    n, seeds = (10, 2) if chosen.quick else (256, 5)
+    n, most = (10, 2) if chosen.quick else (256, 5)
     short = {"max_trials": 4, "max_facts": 16, "layouts": ["triples", "prose"]}
     design = DesignConfig.model_validate(short if chosen.quick else {})
     out = chosen.out or Path("runs") / ("bench-agents-quick" if chosen.quick else "bench-agents")
-    cells = grid(out, list(VARIANTS), range(seeds), _tasks(n, design))
+    cells = grid(out, chosen.ways, chosen.seeds or range(most), _tasks(n, design))
     figures = table(cells)
     Console(width=240).print(figures, markup=False, highlight=False)
     if chosen.write:

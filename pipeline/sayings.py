@@ -195,7 +195,7 @@ def _design(evidence: Evidence) -> Iterator[str]:
         return
     if not design.passed:
         wanted = 100 * evidence.config.design.recall
-        yield f"No prompt reached the wanted recall of {wanted:.0f} % before repairs."
+        yield f"The prompts do not reach the wanted recall of {wanted:.0f} %, repairs included."
     if design.lost:
         total = sum(len(pack.fact_ids) for pack in design.packs)
         yield f"The teacher itself does not answer {len(design.lost)} of {total} facts."

@@ -95,9 +95,12 @@ class DesignConfig(Frozen):
     """Where the brain "model" is; None: the run's own model decides."""
     recall: float = Field(default=0.95, gt=0, le=1)
     """A capacity counts if at least this share of the facts is answered from the prompt."""
+    repairable: float = Field(default=0.05, ge=0, le=1)
+    """A trial of the search may miss the wanted recall by so much: repairs bring that back, by
+    moving lost facts or stating them twice. Nothing without repairs (`max_repairs`)."""
     max_facts: int = Field(default=128, ge=1)
     """The most facts one prompt may hold."""
-    layouts: tuple[str, ...] = ("triples", "prose", "by_subject")
+    layouts: tuple[str, ...] = ("by_relation", "triples", "prose", "by_subject")
     """Layouts to search, best guess first; see `prompts/teacher`."""
     max_trials: int = Field(default=24, ge=1)
     """Budget of the search: how many (layout, capacity) pairs are examined at most."""
@@ -111,8 +114,8 @@ class DesignConfig(Frozen):
     places every fact; those that could not be examined count as lost."""
     max_repairs: int = Field(default=2, ge=0)
     """Rounds in which lost facts are moved, repeated or given a prompt of their own."""
-    drift: float = Field(default=0.35, ge=0, le=1)
-    """Between layouts of equal recall: weight of neighbour drift against density."""
+    drift: float = Field(default=0.5, ge=0, le=1)
+    """Between layouts of equal recall: weight of neighbour drift against facts per token."""
     approve: bool = False
     """Stop before the teacher and wait for a person to approve the prompts."""
 

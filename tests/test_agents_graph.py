@@ -82,7 +82,7 @@ def test_drift_decides_between_equal_layouts(tmp_path: Path) -> None:
 def test_repair(tmp_path: Path, cure: str) -> None:
     facts = make_facts(20)
     lm = ScriptedLM(facts, 30, cure={"f004": cure})
-    result = design(facts, lm, config(max_repairs=2, max_trials=3), tmp_path)
+    result = design(facts, lm, config(max_repairs=2, max_trials=3, recall=0.99), tmp_path)
     assert sorted(i for pack in result.packs for i in pack.fact_ids) == [f.id for f in facts]
     if cure == "never":
         assert list(result.lost) == ["f004"]
@@ -98,6 +98,24 @@ def test_repair(tmp_path: Path, cure: str) -> None:
     if cure == "repeat":
         assert result.packs[0].repeated == ("f004",)
         assert result.packs[0].system.count("Target004") == 2
+
+
+def test_a_few_lost_facts_get_no_prompt_of_their_own(tmp_path: Path) -> None:
+    facts = make_facts(20)
+    lm = ScriptedLM(facts, 30, cure={"f004": "own"})
+    result = design(facts, lm, config(max_repairs=2, max_trials=3), tmp_path)
+    assert (result.passed, list(result.lost), len(result.packs)) == (True, ["f004"], 1)
+    assert "too few for a prompt of their own" in result.verdict
+
+
+@pytest.mark.parametrize("repairs", [2, 0])
+def test_what_repairs_can_save_is_not_given_up(tmp_path: Path, repairs: int) -> None:
+    facts = make_facts(40)  # Three of them, 7.5 %, are lost until they are stated twice.
+    lm = ScriptedLM(facts, 40, cure={f"f{i:03}": "repeat" for i in (4, 9, 30)})
+    result = design(facts, lm, config(max_repairs=repairs, max_trials=6), tmp_path)
+    assert result.passed is (repairs > 0)
+    assert len(result.lost) == (0 if repairs else 3)
+    assert repairs == 0 or [len(pack.fact_ids) for pack in result.packs] == [40]
 
 
 def test_nothing_passes(tmp_path: Path) -> None:
