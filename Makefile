@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow test-vllm check format bench setup clean
+.PHONY: demo test test-slow test-vllm check format bench results setup clean
 
 demo: $(READY)
 	$(BIN)/ske run configs/demo.yaml
@@ -41,6 +41,9 @@ format: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m bench --out runs/bench
+
+results: $(READY)
+	$(BIN)/python -m bench.results
 
 setup: $(READY)
 

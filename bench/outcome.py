@@ -1,0 +1,205 @@
+"""What runs of several seeds found, as Markdown: tables by protocol, differences, goals met."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from eval.answers import Answers, read_answers
+from eval.further import further
+from eval.ratios import METRIC, SHARE, share
+from eval.retention import scored
+from eval.score import ALL, BASE, CaseKey, per_case
+from eval.seeds import gather
+from eval.stats import Interval, bootstrap_seeds, holm, paired
+from pipeline.labels import PROTOCOLS, in_order, method_label
+from ske.config import load
+
+OURS, TEACHER, RETAINED = "ske", "prompt", "retained"
+LOCALITY = ("Forgetfulness", "Neighborhood", "Relation_Specificity")
+
+Place = tuple[str, str]
+"""A metric and its category."""
+Cases = dict[tuple[str, int], float]
+"""(case, seed) -> percent."""
+
+
+class Must(NamedTuple):
+    """A goal for our method."""
+
+    metric: str
+    category: str = ALL
+    least: float | None = None
+    most: float | None = None
+
+
+class Column(NamedTuple):
+    """A column of the table."""
+
+    title: str
+    place: Place
+
+
+COLUMNS = (
+    Column("edit success", ("edit_success", ALL)),
+    Column("paraphrase", ("paraphrase", ALL)),
+    Column("portability", (METRIC, ALL)),
+    Column("of PROMPT's", (SHARE, ALL)),
+    Column("unseen kinds", ("hard", "Beyond")),
+    Column("locality", ("locality", ALL)),
+    Column("- apart from the new value", ("locality", LOCALITY[0])),
+    Column("- other subjects", ("locality", LOCALITY[1])),
+    Column("- other relations", ("locality", LOCALITY[2])),
+    Column("capability", ("capability", ALL)),
+    Column("argues for the old", ("self_refutation", ALL)),
+    Column("strongest old beliefs", ("edit_success_by_belief", "strength_4")),
+    Column("first round, at the end", (RETAINED, ALL)),
+)
+"""Those that some method has a value in are shown."""
+
+
+class Found(NamedTuple):
+    """Values by protocol, method and place."""
+
+    values: dict[tuple[str, str, Place], Cases]
+
+    def of(self, protocol: str, method: str, place: Place) -> Interval | None:
+        """The mean with its interval over cases and seeds; of a share, over cases alone."""
+        if place[0] == SHARE:
+            return self._share(protocol, method)
+        cases = self.cases(protocol, method, place)
+        return bootstrap_seeds(cases) if cases else None
+
+    def _share(self, protocol: str, method: str) -> Interval | None:
+        own, there = (
+            {f"{c} {s}": v for (c, s), v in self.cases(protocol, m, (METRIC, ALL)).items()}
+            for m in (method, TEACHER)
+        )
+        return share(own, there) if own and there and method != TEACHER else None
+
+    def cases(self, protocol: str, method: str, place: Place) -> Cases:
+        """Values of all cases; empty if there are none."""
+        return self.values.get((protocol, method, place), {})
+
+    @property
+    def methods(self) -> list[str]:
+        """In the order of the runs."""
+        return list(dict.fromkeys(method for _, method, _ in self.values))
+
+    @property
+    def protocols(self) -> list[str]:
+        """What users see first."""
+        return in_order(list(dict.fromkeys(protocol for protocol, _, _ in self.values)))
+
+
+def section(name: str, folders: Sequence[Path], planned: int, musts: Sequence[Must]) -> str:
+    """One group of runs: which there are, what they found, and our goals."""
+    told = f"### {name}\n\n{len(folders)} of {planned} seeds"
+    if not folders:
+        return f"{told}: not run yet."
+    found = read(folders)
+    made = found.cases(found.protocols[0], OURS, ("edit_success", ALL))
+    n = len({case for case, _ in made})
+    parts = [f"{told}, {n} different edits. In brackets: 95 % intervals."]
+    for protocol in found.protocols:
+        parts += [f"**{PROTOCOLS[protocol].capitalize()}**", _table(found, protocol)]
+    parts += [_differences(found), _goals(found, musts)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def read(folders: Sequence[Path]) -> Found:
+    """The scores of runs that differ only in their seeds."""
+    answers = gather(folders).answers if len(folders) > 1 else _alone(folders[0])
+    values: dict[tuple[str, str, Place], Cases] = {}
+
+    def put(key: CaseKey, place: Place, value: float) -> None:
+        cases = values.setdefault((key.protocol, key.method, place), {})
+        cases[key.case, key.seed] = value
+
+    every: Mapping[CaseKey, float] = (
+        per_case(answers.rows) | further(answers.rows) | answers.beside.values
+    )
+    for key, value in every.items():
+        put(key, (key.metric, key.category), value)
+    kept = scored(answers.retention)
+    last = max((one.after for one in kept), default=0)
+    for one in kept:
+        if (one.round, one.after, one.key.metric) == (1, last, "edit_success"):
+            put(one.key, (RETAINED, ALL), one.value)
+    return Found(values)
+
+
+def _alone(folder: Path) -> Answers:
+    return read_answers(folder, load(folder / "config.yaml"), "make results")
+
+
+def _table(found: Found, protocol: str) -> str:
+    columns = [c for c in COLUMNS if any(found.of(protocol, m, c.place) for m in found.methods)]
+    lines = [
+        "| | " + " | ".join(c.title for c in columns) + " |",
+        "|---" * (len(columns) + 1) + "|",
+    ]
+    for method in found.methods:
+        cells = [_shown(found.of(protocol, method, column.place)) for column in columns]
+        lines.append(f"| {method_label(method)} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _differences(found: Found) -> str:
+    """How far our locality is above each method's, by category, paired over cases and seeds."""
+    rivals = [m for m in found.methods if m not in (BASE, OURS)]
+    protocol = found.protocols[0]
+    places = [("locality", name) for name in (ALL, *LOCALITY)]
+    places = [place for place in places if found.cases(protocol, OURS, place)]
+    if not rivals or not places:
+        return ""
+    rows = {place: _against(found, protocol, place, rivals) for place in places}
+    lines = [
+        f"**Locality: SKE minus the others**, points, {PROTOCOLS[protocol]}; p by Holm's method",
+        "",
+        "| | " + " | ".join(name for _, name in places) + " |",
+        "|---" * (len(places) + 1) + "|",
+    ]
+    for method in rivals:
+        cells = [rows[place].get(method, "-") for place in places]
+        lines.append(f"| {method_label(method)} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _against(found: Found, protocol: str, place: Place, rivals: Sequence[str]) -> dict[str, str]:
+    own = found.cases(protocol, OURS, place)
+    all_cases = {m: found.cases(protocol, m, place) for m in rivals}
+    tests = {m: paired(own, there) for m, there in all_cases.items() if own.keys() & there.keys()}
+    corrected = holm([test.p for test in tests.values()])
+    return {
+        method: f"{t.diff:+.1f} [{t.low:.1f}, {t.high:.1f}], p {p:.2g}"
+        for (method, t), p in zip(tests.items(), corrected, strict=True)
+    }
+
+
+def _goals(found: Found, musts: Sequence[Must]) -> str:
+    """Each goal, and whether the mean reaches it under each protocol."""
+    if not musts:
+        return ""
+    lines = ["| SKE | must be | " + " | ".join(found.protocols) + " |"]
+    lines.append("|---" * (len(found.protocols) + 2) + "|")
+    for must in musts:
+        cells = []
+        for protocol in found.protocols:
+            got = found.of(protocol, OURS, (must.metric, must.category))
+            cells.append(f"{_shown(got)} {_met(got, must)}" if got else "-")
+        bound = f"at least {must.least:g}" if must.least is not None else f"at most {must.most:g}"
+        name = next(c.title for c in COLUMNS if c.place == (must.metric, must.category))
+        lines.append(f"| {name.removeprefix('- ')} | {bound} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _met(got: Interval, must: Must) -> str:
+    low = must.least is None or got.mean >= must.least
+    high = must.most is None or got.mean <= must.most
+    return "met" if low and high else "**missed**"
+
+
+def _shown(found: Interval | None) -> str:
+    return "-" if found is None else f"{found.mean:.1f} [{found.low:.1f}, {found.high:.1f}]"
