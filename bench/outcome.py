@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from eval.answers import Answers, read_answers
 from eval.further import further
-from eval.ratios import METRIC, SHARE, share
+from eval.ratios import SHARE, share
 from eval.retention import scored
 from eval.score import ALL, BASE, CaseKey, per_case
 from eval.seeds import gather
@@ -21,6 +21,11 @@ LOCALITY = ("Forgetfulness", "Neighborhood", "Relation_Specificity")
 
 Place = tuple[str, str]
 """A metric and its category."""
+SHARES: dict[Place, Place] = {
+    (SHARE, ALL): ("portability", ALL),
+    (SHARE, "Beyond"): ("hard", "Beyond"),
+}
+"""What is told as a share of the teacher's own, and of what."""
 Cases = dict[tuple[str, int], float]
 """(case, seed) -> percent."""
 
@@ -44,9 +49,10 @@ class Column(NamedTuple):
 COLUMNS = (
     Column("edit success", ("edit_success", ALL)),
     Column("paraphrase", ("paraphrase", ALL)),
-    Column("portability", (METRIC, ALL)),
-    Column("of PROMPT's", (SHARE, ALL)),
+    Column("portability", ("portability", ALL)),
+    Column("share of PROMPT's", (SHARE, ALL)),
     Column("unseen kinds", ("hard", "Beyond")),
+    Column("unseen kinds, share of PROMPT's", (SHARE, "Beyond")),
     Column("locality", ("locality", ALL)),
     Column("- apart from the new value", ("locality", LOCALITY[0])),
     Column("- other subjects", ("locality", LOCALITY[1])),
@@ -66,14 +72,14 @@ class Found(NamedTuple):
 
     def of(self, protocol: str, method: str, place: Place) -> Interval | None:
         """The mean with its interval over cases and seeds; of a share, over cases alone."""
-        if place[0] == SHARE:
-            return self._share(protocol, method)
+        if place in SHARES:
+            return self._share(protocol, method, SHARES[place])
         cases = self.cases(protocol, method, place)
         return bootstrap_seeds(cases) if cases else None
 
-    def _share(self, protocol: str, method: str) -> Interval | None:
+    def _share(self, protocol: str, method: str, place: Place) -> Interval | None:
         own, there = (
-            {f"{c} {s}": v for (c, s), v in self.cases(protocol, m, (METRIC, ALL)).items()}
+            {f"{c} {s}": v for (c, s), v in self.cases(protocol, m, place).items()}
             for m in (method, TEACHER)
         )
         return share(own, there) if own and there and method != TEACHER else None

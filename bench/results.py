@@ -31,7 +31,7 @@ AT_64 = (
     Must("paraphrase", least=99.5),
     *(Must("locality", name, least=99) for name in LOCALITY),
     Must("portability_share", least=98),
-    Must("hard", "Beyond", least=70),
+    Must("portability_share", "Beyond", least=70),
     Must("self_refutation", most=5),
     Must("edit_success_by_belief", "strength_4", least=95),
 )
