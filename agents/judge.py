@@ -130,6 +130,7 @@ def _trial(state: State, context: Context) -> Trial:
         prompts=len(exams),
         scores=scores,
         passed=bool(facts) and scores.recall >= context.config.recall,
+        lost=tuple(fact["id"] for fact in facts if not fact["recall"]),
     )
 
 
