@@ -30,6 +30,7 @@ from agents.planner import STEPS, planner, trials_of
 from agents.publish import NeedsApproval, NothingLeft, clear, design_of, publish
 from agents.questioner import questioner
 from agents.records import Design, Turns
+from agents.searching import ready
 from agents.state import State, packs_of, rejections, start
 from agents.waiting import approval
 from agents.writer import writer
@@ -106,9 +107,11 @@ def design(
         NeedsApproval: The prompts are written and wait for a person (`config.approve`), who
             answers with `agents.approval.say`. After a no the design goes on with the reason.
         NothingLeft: All that could be proposed was rejected.
+        MissingExtra: `config.search` needs a package that is not installed.
         UserError: No facts, or two with the same id; approved were other prompts; the brain's
             model cannot be reached.
     """
+    ready(config)
     brain = brain or brain_for(config, lm, folder, key)
     context = _context(facts, lm, config, folder, progress, names, brain)
     thread = content_hash([_identity(facts), _settings(config), list(names), key])

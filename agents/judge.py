@@ -129,6 +129,7 @@ def _trial(state: State, context: Context) -> Trial:
         prompts=len(exams),
         scores=scores,
         passed=bool(facts) and scores.recall >= wanted(state["plan"]["packer"], context.config),
+        lost=tuple(fact["id"] for fact in facts if not fact["recall"]),
     )
 
 

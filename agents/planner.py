@@ -12,9 +12,10 @@ from langgraph.runtime import Runtime
 
 from agents.call import decide
 from agents.context import Context
-from agents.front import NEAR, SETTLING, candidates, passing_capacity, winner
+from agents.front import SETTLING, candidates, winner
 from agents.records import Plan, Purpose, Step, Trial, curve_row
 from agents.revise import another, balanced, unfit
+from agents.searching import parent, searcher
 from agents.state import State, gains_of, lost_ids, rejections
 from prompts.layouts import frames
 from ske.config import DesignConfig
@@ -28,6 +29,8 @@ SAMPLED = 32
 CURVE = (1, 4, 16, 64)
 FRAMES = (("use", "rest_long"), ("acknowledge", "rest"), ("none", "rest"))
 """Headers and footers tried at the best capacity."""
+MISSED = 8
+"""Lost facts that a model is shown of the trial it is to change."""
 NAIVE_TRIALS = 2
 """Kept back from the search's budget: the naive packer is always measured."""
 
@@ -80,6 +83,21 @@ def _variables(state: State, context: Context) -> dict[str, Any]:
         "lost": lost_ids(state["held"]) if state["phase"] == "repair" else [],
         "held": state["held"]["plan"],
         "rejected": [r.model_dump(exclude={"prompts", "gains"}) for r in rejections(state)],
+        **_to_change(state, trials, context),
+    }
+
+
+def _to_change(state: State, trials: Sequence[Trial], context: Context) -> dict[str, Any]:
+    """The trial that a search by GEPA changes next, and some of the facts lost in it."""
+    sample = min(len(context.facts), SEARCHED)
+    found = parent(trials, sample, context.config) if state["phase"] == "search" else None
+    if found is None:
+        return {"parent": None, "missed": [], "sample": sample}
+    lost = [context.facts[i] for i in found.lost[:MISSED]]
+    return {
+        "parent": {"trial": found.index, **curve_row(found).model_dump(mode="json")},
+        "missed": [{"prompt": fact.prompt, "answer": fact.target_new} for fact in lost],
+        "sample": sample,
     }
 
 
@@ -136,7 +154,7 @@ def propose(
     cost = spent(trials)
     plan: Plan | None = None
     if cost < max(1, config.max_trials - NAIVE_TRIALS):
-        plan = _search(trials, n, config)
+        plan = searcher(config)(trials, min(n, SEARCHED), config)
     plan = plan or _naive(trials, n, config)
     if plan is None and cost < config.max_trials:
         plan = _frame(trials, n, config) or _curve(trials, n, config)
@@ -212,56 +230,6 @@ def _same(a: Plan, b: Plan) -> bool:
     return a.model_copy(update={"reason": b.reason}) == b
 
 
-def _search(trials: Sequence[Trial], n: int, config: DesignConfig) -> Plan | None:
-    sample = min(n, SEARCHED)
-    top = balanced(sample, config.max_facts)
-    for layout in config.layouts:
-        own = _measured(trials, layout)
-        elsewhere = [t for t in trials if t.plan.layout != layout]
-        capacity = next_capacity(own, sample, top, passing_capacity(elsewhere))
-        if capacity is not None:
-            reason = "as many as fit" if not own else "between what passed and what failed"
-            return _plan("search", layout, capacity, sample, reason)
-    return None
-
-
-def _measured(trials: Sequence[Trial], layout: str) -> dict[int, bool]:
-    own = [t for t in candidates(trials) if t.plan.layout == layout and t.plan.purpose == "search"]
-    return {t.plan.capacity: t.passed for t in own}
-
-
-def next_capacity(own: dict[int, bool], n: int, top: int, best: int) -> int | None:
-    """Bisection inside one layout.
-
-    Args:
-        own: Capacities this layout was tried at, and whether it passed.
-        n: Number of facts tried.
-        top: The largest capacity; tried first.
-        best: What another layout passed with: this one has to reach it, or is left.
-    """
-    if not own:
-        return top
-    passed = max((c for c, ok in own.items() if ok), default=0)
-    failed = min((c for c, ok in own.items() if not ok and c > passed), default=0)
-    if not failed:
-        return None
-    if not passed:
-        return _first_foothold(failed, n, best)
-    between = sorted({balanced(n, c) for c in range(passed + 1, failed)} - {passed, failed})
-    between = [c for c in between if passed < c < failed]
-    if not between or failed / passed <= NEAR:
-        return None
-    middle = (passed * failed) ** 0.5  # capacities are felt as ratios
-    return min(between, key=lambda c: (abs(c - middle), c))
-
-
-def _first_foothold(failed: int, n: int, best: int) -> int | None:
-    if best:
-        return best if best < failed else None
-    grid = [c for c in (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024) if c < failed]
-    return balanced(n, grid[len(grid) // 2]) if grid else None
-
-
 def _naive(trials: Sequence[Trial], n: int, config: DesignConfig) -> Plan | None:
     sample = min(n, SEARCHED)
     best = winner(trials, config)
@@ -288,7 +256,12 @@ def _frame(trials: Sequence[Trial], n: int, config: DesignConfig) -> Plan | None
     if best is None or not best.passed:
         return None
     layout, capacity = best.plan.layout, best.plan.capacity
-    tried = {(t.plan.header, t.plan.footer) for t in trials if t.plan.purpose == "frame"}
+    own = [
+        t.plan
+        for t in candidates(trials)
+        if t.plan.purpose == "frame" or (t.plan.layout, t.plan.capacity) == (layout, capacity)
+    ]
+    tried = {(plan.header, plan.footer) for plan in own}
     for header, footer in FRAMES:
         if (header, footer) not in tried:
             return _plan(

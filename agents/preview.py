@@ -68,6 +68,9 @@ def _planner(fact: Fact) -> dict[str, Any]:
         "lost": [],
         "held": {},
         "rejected": [],
+        "parent": None,
+        "missed": [],
+        "sample": 64,
     }
 
 

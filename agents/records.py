@@ -56,6 +56,8 @@ class Trial(Frozen):
     scores: Scores
     passed: bool
     """Whether recall reached `design.recall`, or comes so near that repairs may bring it there."""
+    lost: tuple[str, ...] = ()
+    """Ids of the facts whose own prompt was answered otherwise."""
 
 
 class Pack(Frozen):

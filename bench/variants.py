@@ -150,6 +150,10 @@ def written(task: Task, ids: Sequence[str], layout: str, *frame: str) -> Prompt:
 
 VARIANTS: dict[str, tuple[str, Callable[[Task], list[Prompt]] | None]] = {
     "designer": ("all seven roles", lambda t: _designed(t, "designer", {})),
+    "gepa": (
+        "all seven roles, the search by GEPA, as many trials",
+        lambda t: _designed(t, "gepa", {}, search="gepa"),
+    ),
     "naive": ("one sentence a fact, file order, the largest fixed size that reaches recall", None),
     "random": (
         "layout, frame, size and packing by chance, as many trials, no repair",

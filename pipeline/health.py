@@ -33,6 +33,7 @@ EXTRAS = {
     "ray": ("ray", "many runs on many machines, see docs/scale-out.md"),
     "bitsandbytes": ("qlora", "method qlora: 4-bit base weights (a CPU will do, slowly)"),
     "langchain-openai": ("agents-llm", "agents that are models behind an OpenAI-compatible API"),
+    "gepa": ("gepa", "design.search=gepa: the agents search prompts by GEPA"),
     "lm-eval": ("eval", "general benchmarks (lm-evaluation-harness) before and after an edit"),
     "sentence-transformers": (
         "",

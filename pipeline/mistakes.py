@@ -18,7 +18,10 @@ def check_methods(names: Sequence[str]) -> None:
 
 
 def check_options(config: Config) -> None:
-    """Raises UserError on bad options, tasks that cannot be asked and a backend that is missing."""
+    """Raises UserError on bad options, bad tasks, and a backend or search that is missing."""
+    from agents.searching import ready as search_ready
+
+    search_ready(config.design)  # What follows imports torch.
     from eval.harness import check
     from methods.base import Workshop
     from methods.table import build

@@ -102,6 +102,11 @@ class DesignConfig(Frozen):
     """The most facts one prompt may hold."""
     layouts: tuple[str, ...] = ("by_relation", "triples", "prose", "by_subject")
     """Layouts to search, best guess first; see `prompts/teacher`."""
+    search: Literal["bisect", "gepa"] = "bisect"
+    """How the Planner finds what to try next. "bisect": the largest capacity, layout by layout.
+    "gepa": GEPA chooses, from its Pareto front over facts, what is changed next (extra `gepa`)."""
+    search_seed: int = 0
+    """Seeds GEPA's choices."""
     max_trials: int = Field(default=24, ge=1)
     """Budget of the search: how many (layout, capacity) pairs are examined at most."""
     max_calls: int | None = Field(default=None, ge=1)

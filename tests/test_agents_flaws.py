@@ -54,6 +54,7 @@ class Strict(RulesBrain):
         (9, 4, {"f004": "never"}, {"layouts": LAYOUTS[:3]}),
         (4, 0, {}, {"max_trials": 2}),
         (300, 20, {}, {"max_trials": 5, "max_facts": 40}),
+        (12, 3, {}, {"search": "gepa", "layouts": LAYOUTS[:2]}),
     ],
 )
 def test_rules_have_no_flaw(

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agents.bisection import next_capacity
 from agents.front import pareto, winner
 from agents.packer import collides, naive, pack, repack
-from agents.planner import balanced, next_capacity, propose
+from agents.planner import balanced, propose
 from agents.records import Plan, Scores, Trial
 from agents.state import Held
 from ske.config import DesignConfig
