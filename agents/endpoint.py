@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.exceptions import ContextOverflowError
@@ -14,6 +15,7 @@ from langchain_core.utils.function_calling import convert_to_openai_function
 from pydantic import BaseModel, SecretStr
 
 from agents.chat import Refused, Said
+from prompts.loader import render
 from ske.config import EndpointConfig
 from ske.lm import Message
 from ske.types import MissingExtra, UserError
@@ -49,12 +51,26 @@ class Endpoint:
 
     def say(self, messages: list[Message], schema: type[BaseModel], known: bool) -> Said:
         """Ask the server; the library repeats the request after 429, 5xx, and time-outs."""
+        return self._heard(lambda client: self._ask(client, messages, schema), known)
+
+    def reach(self) -> None:
+        """Put one question whose reply is a word: is the server there, with this key and model?
+
+        Raises:
+            MissingExtra: `langchain-openai` is not installed.
+            UserError: It cannot be reached, refuses, or is no chat model.
+        """
+        hello: list[Message] = [{"role": "user", "content": render("agents/hello").text}]
+        self._heard(lambda client: self._invoke(client, hello), known=False)
+
+    def _heard(self, ask: Callable[[ChatOpenAI], Said], known: bool) -> Said:
+        """A reply, or what went wrong, in words for the user."""
         if self._client is None:
             self._client = self._connect()
         import openai
 
         try:
-            return self._ask_until_read(self._client, messages, schema)
+            return self._until_read(self._client, ask)
         except ContextOverflowError as error:
             raise Refused(self._clean(error)) from None
         except openai.APIStatusError as error:
@@ -64,9 +80,7 @@ class Endpoint:
         except openai.APIConnectionError as error:
             raise UserError(self._down(error)) from None
 
-    def _ask_until_read(
-        self, client: ChatOpenAI, messages: list[Message], schema: type[BaseModel]
-    ) -> Said:
+    def _until_read(self, client: ChatOpenAI, ask: Callable[[ChatOpenAI], Said]) -> Said:
         """Ask again if what comes back is no chat completion at all, e.g. JSON that is cut short.
 
         The library repeats requests whose status is an error; this one is called a success.
@@ -74,7 +88,7 @@ class Endpoint:
         problem = ""
         for _ in range(self.config.retries + 1):
             try:
-                return self._ask(client, messages, schema)
+                return ask(client)
             except _NoCompletion as error:
                 problem = self._clean(error)
         raise UserError(
