@@ -51,7 +51,8 @@ class Endpoint:
 
     def say(self, messages: list[Message], schema: type[BaseModel], known: bool) -> Said:
         """Ask the server; the library repeats the request after 429, 5xx, and time-outs."""
-        return self._heard(lambda client: self._ask(client, messages, schema), known)
+        alive = lambda: known or self._greeted()  # noqa: E731
+        return self._heard(lambda client: self._ask(client, messages, schema), alive)
 
     def reach(self) -> None:
         """Put one question whose reply is a word: is the server there, with this key and model?
@@ -61,10 +62,18 @@ class Endpoint:
             UserError: It cannot be reached, refuses, or is no chat model.
         """
         hello: list[Message] = [{"role": "user", "content": render("agents/hello").text}]
-        self._heard(lambda client: self._invoke(client, hello), known=False)
+        self._heard(lambda client: self._invoke(client, hello), lambda: False)
 
-    def _heard(self, ask: Callable[[ChatOpenAI], Said], known: bool) -> Said:
-        """A reply, or what went wrong, in words for the user."""
+    def _greeted(self) -> bool:
+        """Whether it answers at all: only then can a refusal be about the question."""
+        try:
+            self.reach()
+        except UserError:
+            return False
+        return True
+
+    def _heard(self, ask: Callable[[ChatOpenAI], Said], alive: Callable[[], bool]) -> Said:
+        """A reply, or what went wrong, in words for the user; `alive`: to other questions."""
         if self._client is None:
             self._client = self._connect()
         import openai
@@ -74,7 +83,7 @@ class Endpoint:
         except ContextOverflowError as error:
             raise Refused(self._clean(error)) from None
         except openai.APIStatusError as error:
-            if error.status_code in NOT_THIS_QUESTION and known:
+            if error.status_code in NOT_THIS_QUESTION and alive():
                 raise Refused(f"HTTP {error.status_code}: {self._clean(error)}") from None
             raise UserError(self._status_advice(error)) from None
         except openai.APIConnectionError as error:
