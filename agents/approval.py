@@ -108,4 +108,13 @@ def spoken(folder: Path, packs: Sequence[Pack], rejected: Sequence[Rejected]) ->
     return word
 
 
+def refused(folder: Path) -> str:
+    """The hash of the prompts that a person said no to; "" if there is no such word."""
+    try:
+        word = Approval.model_validate_json((folder / FILE).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValidationError, UnicodeDecodeError):
+        return ""  # A broken file is told by `spoken`.
+    return "" if word.approved else word.prompts
+
+
 _AGAIN = "read the prompts and approve them again with: ske inspect RUN --approve"

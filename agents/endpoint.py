@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.exceptions import ContextOverflowError
@@ -14,6 +15,7 @@ from langchain_core.utils.function_calling import convert_to_openai_function
 from pydantic import BaseModel, SecretStr
 
 from agents.chat import Refused, Said
+from prompts.loader import render
 from ske.config import EndpointConfig
 from ske.lm import Message
 from ske.types import MissingExtra, UserError
@@ -49,24 +51,45 @@ class Endpoint:
 
     def say(self, messages: list[Message], schema: type[BaseModel], known: bool) -> Said:
         """Ask the server; the library repeats the request after 429, 5xx, and time-outs."""
+        alive = lambda: known or self._greeted()  # noqa: E731
+        return self._heard(lambda client: self._ask(client, messages, schema), alive)
+
+    def reach(self) -> None:
+        """Put one question whose reply is a word: is the server there, with this key and model?
+
+        Raises:
+            MissingExtra: `langchain-openai` is not installed.
+            UserError: It cannot be reached, refuses, or is no chat model.
+        """
+        hello: list[Message] = [{"role": "user", "content": render("agents/hello").text}]
+        self._heard(lambda client: self._invoke(client, hello), lambda: False)
+
+    def _greeted(self) -> bool:
+        """Whether it answers at all: only then can a refusal be about the question."""
+        try:
+            self.reach()
+        except UserError:
+            return False
+        return True
+
+    def _heard(self, ask: Callable[[ChatOpenAI], Said], alive: Callable[[], bool]) -> Said:
+        """A reply, or what went wrong, in words for the user; `alive`: to other questions."""
         if self._client is None:
             self._client = self._connect()
         import openai
 
         try:
-            return self._ask_until_read(self._client, messages, schema)
+            return self._until_read(self._client, ask)
         except ContextOverflowError as error:
             raise Refused(self._clean(error)) from None
         except openai.APIStatusError as error:
-            if error.status_code in NOT_THIS_QUESTION and known:
+            if error.status_code in NOT_THIS_QUESTION and alive():
                 raise Refused(f"HTTP {error.status_code}: {self._clean(error)}") from None
             raise UserError(self._status_advice(error)) from None
         except openai.APIConnectionError as error:
             raise UserError(self._down(error)) from None
 
-    def _ask_until_read(
-        self, client: ChatOpenAI, messages: list[Message], schema: type[BaseModel]
-    ) -> Said:
+    def _until_read(self, client: ChatOpenAI, ask: Callable[[ChatOpenAI], Said]) -> Said:
         """Ask again if what comes back is no chat completion at all, e.g. JSON that is cut short.
 
         The library repeats requests whose status is an error; this one is called a success.
@@ -74,7 +97,7 @@ class Endpoint:
         problem = ""
         for _ in range(self.config.retries + 1):
             try:
-                return self._ask(client, messages, schema)
+                return ask(client)
             except _NoCompletion as error:
                 problem = self._clean(error)
         raise UserError(

@@ -133,4 +133,5 @@ EXAMPLES: dict[str, tuple[Callable[[Fact], dict[str, Any]], type[BaseModel] | No
     "agents/critic": (_critic, Critique),
     "agents/judge": (_judge, Verdict),
     "agents/again": (_again, None),
+    "agents/hello": (lambda fact: {}, None),
 }

@@ -1,12 +1,14 @@
 """What a design costs against the number of facts: questions to the teacher, up to 4,096 facts.
 
 The teacher is scripted (it uses the first `CAPACITY` facts of a prompt), so only the agents' own
-work is measured. Prints a table and exits 1 if the questions grow faster than n log n.
+work is measured. Prints a table with the exponents b of c * n^b, fitted to all sizes, and exits 1
+if the questions grow faster than n log n.
 """
 
 from __future__ import annotations
 
 import math
+import statistics
 import sys
 import tempfile
 import time
@@ -80,6 +82,22 @@ def cost(n: int, config: DesignConfig) -> Cost:
     return Cost(n, teacher.questions, teacher.tokens, seconds, made.trials)
 
 
+def exponent(sizes: Sequence[int], counts: Sequence[float]) -> float:
+    """The b of c * n^b, by least squares on logarithms."""
+    logs = [math.log(n) for n in sizes], [math.log(count) for count in counts]
+    return statistics.linear_regression(*logs).slope
+
+
+def growth(costs: Sequence[Cost]) -> str:
+    """How questions and tokens grow, beside n log n over the same sizes."""
+    sizes = [c.n for c in costs]
+    return (
+        f"fitted exponents: questions n^{exponent(sizes, [c.questions for c in costs]):.2f}, "
+        f"tokens n^{exponent(sizes, [c.tokens for c in costs]):.2f}; "
+        f"n log n is n^{exponent(sizes, [n * math.log2(n) for n in sizes]):.2f} over these sizes"
+    )
+
+
 def grows_too_fast(costs: Sequence[Cost]) -> bool:
     """Whether questions for each n log n rise from the smallest size to the largest."""
     return costs[-1].rate > costs[0].rate
@@ -97,6 +115,7 @@ def main() -> None:
         f"| {c.n} | {c.trials} | {c.questions} | {c.rate:.2f} | {c.tokens} | {c.seconds:.1f} |"
         for c in costs
     ]
+    lines += ["", growth(costs)]
     Console(width=160).print("\n".join(lines), markup=False, highlight=False)
     sys.exit(int(grows_too_fast(costs)))
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from agents.graph import design
+from agents.publish import NeedsApproval, NothingLeft
 from agents.records import Design
 from pipeline.answering import teacher_key
 from pipeline.facts import read_facts
 from pipeline.freetext import subjects
+from pipeline.reaching import all_answered, reach
 from pipeline.run import Run
 from pipeline.telling import told_turns
 from pipeline.trials import pieces
 from ske.texts import free_texts
 from ske.trace import Trace
+from ske.types import Fact
 
 NAME_TEXTS = 256
 """Texts sampled to find subjects that are not edited."""
@@ -23,30 +27,11 @@ def run(run: Run, folder: Path) -> None:
     """Design, or go on with an interrupted design."""
     facts = read_facts(run)
     config = run.config
-    if config.design.brain == "model" and config.design.endpoint:
-        from agents.endpoint import ready
-
-        ready(config.design.endpoint)  # Before the model is loaded.
+    reach(config.design, folder)
     texts = free_texts(run.base, NAME_TEXTS, config.teach.free_tokens, config.seed)
     edited = {fact.subject for fact in facts}
     names = sorted(set(subjects(texts)) - edited)
-    with run.progress("trials", config.design.max_trials) as update:
-        done = 0
-
-        def progress(line: str) -> None:
-            nonlocal done
-            done += 1
-            update(done, note=line)
-
-        result = design(
-            facts,
-            run.teacher,
-            config.design,
-            folder,
-            progress,
-            names=names,
-            key=teacher_key(config.model),
-        )
+    result = _designed(run, folder, facts, names)
     sizes = [len(pack.fact_ids) for pack in result.packs]
     run.console.print(
         f"  {len(facts)} facts in {len(sizes)} prompts of up to {max(sizes)}; "
@@ -55,6 +40,28 @@ def run(run: Run, folder: Path) -> None:
     )
     if config.design.brain == "model":
         run.console.print(f"  {told_turns(result.turns)}", highlight=False)
+
+
+def _designed(run: Run, folder: Path, facts: Sequence[Fact], names: Sequence[str]) -> Design:
+    config = run.config
+    with run.progress("trials", config.design.max_trials) as update:
+        done = 0
+
+        def progress(line: str) -> None:
+            nonlocal done
+            done += 1
+            update(done, note=line)
+
+        key = teacher_key(config.model)
+        try:
+            result = design(
+                facts, run.teacher, config.design, folder, progress, names=names, key=key
+            )
+        except (NeedsApproval, NothingLeft):
+            all_answered(folder)
+            raise
+    all_answered(folder)
+    return result
 
 
 def read_design(run: Run) -> Design:

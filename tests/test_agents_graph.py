@@ -316,7 +316,11 @@ def test_every_template_can_be_previewed() -> None:
     assert {n for n in ours if n.startswith("agents/")} == set(EXAMPLES)
     for name in ours:
         rendered = preview(name, fact)
-        assert fact.subject in rendered.text or name in ("agents/planner", "agents/judge")
+        assert fact.subject in rendered.text or name in (
+            "agents/planner",
+            "agents/judge",
+            "agents/hello",
+        )
         assert "object at 0x" not in rendered.text
     assert (
         system_prompt([view(fact)], "triples").splitlines()[1]

@@ -97,6 +97,8 @@ def test_questions_do_not_grow_faster_than_n_log_n() -> None:
     assert not agents_cost.grows_too_fast(costs), costs
     assert costs[0].questions > 32
     assert agents_cost.grows_too_fast([Cost(4, 8, 0, 0, 1), Cost(8, 25, 0, 0, 1)])
+    told = agents_cost.growth([Cost(n, 3 * n, n * n, 0, 1) for n in (4, 16, 256)])
+    assert "questions n^1.00, tokens n^2.00; n log n is n^1." in told
 
 
 def test_a_switched_off_packer_leaves_repairs_alone() -> None:

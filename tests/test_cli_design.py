@@ -119,7 +119,7 @@ def test_a_server_that_is_down_loses_nothing(
         place = f"{{base_url: {server.url}, model: scripted, key_env: MY_KEY, retries: 0}}"
         sets = ("design.brain=model", f"design.endpoint={place}")
         answered = server.answer
-        left = [2]
+        left = [3]  # The first is to see whether it is there.
 
         def dying(request):  # type: ignore[no-untyped-def]
             left[0] -= 1
@@ -139,6 +139,43 @@ def test_a_server_that_is_down_loses_nothing(
         assert "decisions asked of scripted" in ske("inspect", "runs/some").out
     for path in (tmp_path / "runs").rglob("*"):
         assert not path.is_file() or b"sk-very-secret" not in path.read_bytes(), path
+
+
+def test_a_server_that_is_down_is_found_before_the_model_is_loaded(
+    ske, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with ChatServer(good) as server:
+        url = server.url
+    place = f"design.endpoint={{base_url: {url}, model: m, retries: 0}}"
+    said = design(ske, config, "design.brain=model", "model.path=nowhere", place)
+    assert (said.code, "Traceback" in said.err) == (2, False)
+    for part in (url, "cannot be reached", "tried 1 times", "nothing is lost", "brain=rules"):
+        assert part in " ".join(said.err.split())
+    assert not (tmp_path / "runs/some/stages/design/trace.jsonl").exists()
+    assert design(ske, config, "design.brain=rules", place).code == 0, "as the message advises"
+
+
+def test_a_design_with_all_its_replies_needs_no_server(
+    ske, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    run, waits = tmp_path / "runs/some", "design.approve=true"
+    with ChatServer(good) as server:
+        place = f"design.endpoint={{base_url: {server.url}, model: m, retries: 0}}"
+        first = ("design.brain=model", place)
+        assert "wait for your approval" in design(ske, config, *first, waits).err
+    assert "wait for your approval" in design(ske, config, *first, waits).err
+    assert ske("inspect", run, "--reject", "too short").code == 0
+    assert "cannot be reached" in design(ske, config, *first, waits).err, "others are wanted"
+    assert ske("inspect", run, "--approve").code == 0
+    assert design(ske, config, *first, waits).code == 0
+    made = prompts(run)
+    elsewhere = place.replace(server.url, "http://127.0.0.1:9/v1")
+    assert "Nothing to do" in design(ske, config, first[0], elsewhere).out
+    assert design(ske, config, "design.brain=rules", out="runs/some").code == 0
+    assert design(ske, config, first[0], elsewhere).code == 0, "from the stored replies alone"
+    assert prompts(run) == made
 
 
 def test_bad_endpoints_are_found_before_the_model_is_loaded(

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import tiny
-from chatserver import Answer, ChatServer, data, good, message_of, role_of
+from chatserver import HELLO, Answer, ChatServer, data, good, message_of, role_of
 from scripted import ScriptedLM, make_facts
 
 from agents import endpoint
@@ -232,6 +232,18 @@ def test_a_question_that_is_refused_is_left_to_the_rules(tmp_path: Path) -> None
     replayed = decide(asked, content="A very long question.")
     assert replayed.cached
     assert replayed.notes == made.notes
+
+
+def test_a_first_question_that_is_refused_is_told_from_a_server_that_takes_nothing(
+    tmp_path: Path,
+) -> None:
+    short = lambda request: good(request) if message_of(request) == HELLO else too_long  # noqa: E731
+    too_long = Answer("This model's maximum context length is 9 tokens.", 400)
+    with ChatServer(short) as server:
+        made = decide(brain(server, tmp_path, structured="never"))
+    assert (made.brain, made.attempts) == ("rules", 1)
+    assert "maximum context length is 9 tokens" in made.notes[0]
+    assert [message_of(request) for request in server.asked] == ["Write.", HELLO]
 
 
 @pytest.mark.parametrize(
