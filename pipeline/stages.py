@@ -64,7 +64,7 @@ STAGES = (
         ("teach", "train", "edit", "ask"),
         ("eval", "seed"),
         "saved rows become results with intervals",
-        version=2,
+        version=3,
     ),
     Stage(
         "report",
@@ -72,7 +72,7 @@ STAGES = (
         ("score",),
         (),
         "tables, figures and a page",
-        version=2,
+        version=3,
     ),
 )
 
