@@ -4,21 +4,25 @@ Reads rows of `stages/ask/capability.jsonl`, each one question or one text under
 gives values for `tables`. `capability` is percent right; `perplexity` is that of one text, the
 exponential of its tokens' mean negative log-probability, averaged over texts; `fluency` that of
 what was written behind an edit's prompt (`eval.fluency`). A question is a case, if the row names
-none: every method is asked the same ones in the same order.
+none: every method is asked the same ones in the same order. `changes` is what every skill and task
+was before an edit and is after it, question by question.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from eval.fluency import ENTROPY, FLUENCY, fluency
-from eval.score import CaseKey, ErrorKey, collect, matches
+from eval.score import ALL, BASE, CaseKey, ErrorKey, collect, matches
+from eval.stats import paired
+from eval.tables import TableRow
 from ske.types import Frozen
 
+CHANGE_COLUMNS = "method dataset category n before after diff ci_low ci_high".split()
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
@@ -86,3 +90,34 @@ def _score(row: SkillRow) -> float:
         return row.score
     names = (row.answer, *row.aliases)
     return 100.0 * any(matches(row.text, name, row.prompt) for name in names)
+
+
+def changes(values: Mapping[CaseKey, float]) -> list[TableRow]:
+    """Skill by skill and task by task, what was right before and after each edit, in percent.
+
+    `diff` is after minus before, in points, with its interval, over the `n` questions that both the
+    base and the method answered. Nothing is corrected for the number of lines.
+    """
+    answered: dict[tuple[str, str, str], dict[tuple[str, int], float]] = {}
+    for key, value in values.items():
+        if key.metric == "capability" and key.category != ALL:
+            own = answered.setdefault((key.dataset, key.category, key.method), {})
+            own[key.case, key.seed] = value
+    return [
+        _change((method, dataset, category), answered[dataset, category, BASE], own)
+        for (dataset, category, method), own in answered.items()
+        if method != BASE and own.keys() & answered.get((dataset, category, BASE), {}).keys()
+    ]
+
+
+def _change(
+    names: tuple[str, str, str],
+    base: Mapping[tuple[str, int], float],
+    own: Mapping[tuple[str, int], float],
+) -> TableRow:
+    found = paired(own, base)
+    both = own.keys() & base.keys()
+    before, after = (sum(side[key] for key in both) / len(both) for side in (base, own))
+    numbers = (before, after, found.diff, found.low, found.high)
+    told = (*names, found.n, *(round(number, 4) for number in numbers))
+    return dict(zip(CHANGE_COLUMNS, told, strict=True))

@@ -31,6 +31,7 @@ from pipeline.places import edit_folders
 from pipeline.rounds import Rounds, read_rounds
 from pipeline.run import Run
 from pipeline.sittings import Sitting, latest, retention, sittings
+from pipeline.stage import task_hashes
 from pipeline.suite import suite_items, suite_rows, task_rows
 from ske.io import append_rows, drop_torn_line, read_rows, write_json, write_rows
 from ske.lm import LM
@@ -171,7 +172,8 @@ def _suite(
 def _tasks(run: Run, who: Asked, folder: Path, method: str, rounds: Rounds) -> list[SkillRow]:
     """A method's answers to the harness's tasks, with all edits in the model."""
     edits = edit_folders(run, method, rounds, rounds.rounds[-1].stack)
-    path = folder / "items" / f"tasks-{method}-{_key(run, who, edits, [])}.jsonl"
+    key = content_hash([_key(run, who, edits, []), task_hashes(run.config)])
+    path = folder / "items" / f"tasks-{method}-{key}.jsonl"
     with edited(who.lm(), edits) as lm:
         return task_rows(run, lm, path, method, str(summary_of(run)["dataset"]))
 

@@ -16,6 +16,7 @@ from eval.score import Row
 from eval.sentiment import OpinionRow
 from pipeline.facts import read_facts, summary_of
 from pipeline.run import Run
+from pipeline.stage import read_manifest
 from ske.types import UserError
 
 Saved = Sequence[Row] | Sequence[SkillRow] | Sequence[OpinionRow] | Sequence[JudgedRow]
@@ -35,6 +36,7 @@ def asked(run: Run) -> Answers:
     for name in ("facts.jsonl", "summary.json"):
         if not (run.stage("facts") / name).exists():
             raise UserError(f"{run.stage('facts')}/{name} is missing; {again}")
+    _same_source(run)
     for name, rows in _by_file(found).items():
         if rows:
             _same_data(run, name, rows)
@@ -59,6 +61,18 @@ def _by_file(found: Answers) -> dict[str, Saved]:
         sentiment.FILE: found.beside.opinions,
         judge.FILE: found.beside.judged,
     }
+
+
+def _same_source(run: Run) -> None:
+    """The configuration of a folder may be another's, though facts and answers belong together."""
+    drawn = read_manifest(run.folder, "facts").get("ingredients", {}).get("data", {})
+    for key, now in run.config.data.model_dump(mode="json").items():
+        if key in drawn and drawn[key] != now:
+            raise UserError(
+                f"{run.folder}/config.yaml: data.{key} = {now!r}, but the facts of this run were "
+                f"drawn with {drawn[key]!r}; put that back, or make a run of its own: "
+                f"ske run {run.folder}/config.yaml --out runs/NAME"
+            )
 
 
 def _same_data(run: Run, name: str, found: Saved) -> None:

@@ -21,7 +21,7 @@ from pipeline.leaks import Leaks
 from pipeline.places import costs_of, reference_of, run_leaks
 from pipeline.rounds import Rounds, read_rounds
 from pipeline.run import Run
-from pipeline.scoring import SHARES
+from pipeline.scoring import CHANGES, SHARES
 from pipeline.show import read_csv
 from pipeline.stage import read_manifest
 from ske.config import Config
@@ -57,6 +57,8 @@ class Evidence(NamedTuple):
     results: list[TableRow]
     """With the shares of portability behind them."""
     comparisons: list[TableRow]
+    changes: list[TableRow]
+    """Skills and tasks, before and after each edit."""
     said: Said
     design: Design | None
     curve: list[CurveRow]
@@ -110,6 +112,7 @@ def gather(run: Run) -> Evidence:
             *_shares(run),
         ],
         comparisons=[_numbers(row) for row in read_csv(run.folder / "comparisons.csv")],
+        changes=_table(run.stage("score") / CHANGES),
         said=said(run),
         design=read_design(design) if "design" in names else None,
         curve=_curve(design) if "design" in names else [],
@@ -201,7 +204,7 @@ def _table(path: Path) -> list[TableRow]:
 def _numbers(row: dict[str, str]) -> TableRow:
     """Cells of a saved table with their types back; an empty number is None."""
     typed: TableRow = dict(row)
-    for key in ("mean", "ci_low", "ci_high", "diff", "p", "p_holm"):
+    for key in ("mean", "ci_low", "ci_high", "before", "after", "diff", "p", "p_holm"):
         if key in row:
             typed[key] = float(row[key]) if row[key] else None
     for key in ("n", "after_round", "round", "later_edits"):

@@ -85,6 +85,7 @@ def contents(evidence: Evidence, prompts: dict[str, str]) -> dict[str, Any]:
         "family": len(sayings.comparisons(evidence)),
         "reference": method_label(evidence.reference),
         "capability": sheets.category_table(evidence, "generate", "capability"),
+        "changes": sheets.change_table(evidence),
         "retained": retained.section(evidence),
         "costs": sheets.cost_table(evidence),
         "design": evidence.design,

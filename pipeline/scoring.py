@@ -3,7 +3,7 @@
 `graded.csv` has what is no percentage (nats, perplexities, bits), in the columns of `results.csv`.
 `leakage.csv` counts what every method used that is near to a probe; a sequential run also has
 `retention.csv` and `decay.csv`. In the stage's folder alone: `shares.csv`, portability in percent
-of a ceiling's.
+of a ceiling's, and `changes.csv`, skills and tasks before and after each edit.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from eval.capability import CHANGE_COLUMNS, changes
 from eval.ratios import share_rows
 from eval.retention import DECAY_COLUMNS, RETENTION_COLUMNS, RetentionRow, decay, matrix, scored
 from eval.score import per_case
@@ -22,6 +23,7 @@ from pipeline.places import reference_of, run_leaks
 from pipeline.run import Run
 
 SHARES = "shares.csv"
+CHANGES = "changes.csv"
 
 
 def run(run: Run, folder: Path) -> None:
@@ -31,6 +33,7 @@ def run(run: Run, folder: Path) -> None:
     table = results(rows, beside=beside)
     against = comparisons(rows, reference_of(run.config), beside)
     write_csv(folder / SHARES, RESULT_COLUMNS, share_rows(per_case(rows)))
+    write_csv(folder / CHANGES, CHANGE_COLUMNS, changes(beside))
     percent, graded = written(table)
     write_csv(folder / "results.csv", RESULT_COLUMNS, percent)
     write_csv(folder / "graded.csv", RESULT_COLUMNS, graded)

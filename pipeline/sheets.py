@@ -140,6 +140,24 @@ def category_table(evidence: Evidence, protocol: str, metric: str) -> Table | No
     return Table(["method", *heads], rows, f"{plain(metric)}, {plain(protocol)}")
 
 
+def change_table(evidence: Evidence) -> Table | None:
+    """Skill by skill and task by task, before and after each edit, question by question."""
+    rows = [
+        [
+            plain(row["category"]),
+            method_label(row["method"]),
+            *(str(row["n"]), f"{row['before']:.1f}", f"{row['after']:.1f}"),
+            Cell(f"{row['diff']:+.1f}", f"[{row['ci_low']:.1f}, {row['ci_high']:.1f}]"),
+        ]
+        for row in evidence.changes
+    ]
+    columns = ("what", "method", "questions", "before", "after", "after - before")
+    about = "Paired over questions; differences in points, not corrected for the number of lines"
+    return (
+        Table(columns, sorted(rows, key=lambda row: str(row[0])), about, (0, 1)) if rows else None
+    )
+
+
 def cost_table(evidence: Evidence) -> Table:
     """What making and asking each edit took."""
     columns = (

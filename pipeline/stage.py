@@ -18,13 +18,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from eval import taskfiles
 from eval.knowedit import test_file
 from ske.config import Config, found
 from ske.io import file_hash, write_json
 from ske.types import content_hash
 
 State = Literal["done", "stale", "to do"]
-PACKAGES = ("torch", "transformers", "trl", "peft", "langgraph")
+PACKAGES = ("torch", "transformers", "trl", "peft", "langgraph", "lm_eval")
 
 
 class Stage(NamedTuple):
@@ -77,6 +78,8 @@ def ingredients(stage: Stage, config: Config, folder: Path) -> dict[str, Any]:
             parts["test file"] = _hash_of(beside)
     if "world" in stage.keys and config.data.path is None:
         parts["world file"] = _hash_of(found(config.world.path) / "world.json")
+    if "eval" in stage.keys and (kept := task_hashes(config)):
+        parts["task files"] = kept
     for need in stage.needs:
         parts[f"output of {need}"] = read_manifest(folder, need).get("output")
     return parts
@@ -107,6 +110,11 @@ def _at_default(value: Any, parts: list[str], default: Any) -> Any:
 def _hash_of(path: Path) -> str | None:
     """A file's hash; None if it is missing, which the stage that reads it will report."""
     return file_hash(path) if path.is_file() else None
+
+
+def task_hashes(config: Config) -> dict[str, str]:
+    """The hashes of what the user's own tasks in `eval.tasks` consist of."""
+    return {str(path): file_hash(path) for path in taskfiles.files(config.eval.tasks)}
 
 
 def plan(stages: tuple[Stage, ...], config: Config, folder: Path) -> list[Plan]:

@@ -67,7 +67,7 @@ STAGES = (
         ("teach", "train", "edit", "ask"),
         ("eval", "seed"),
         "saved rows become results with intervals",
-        version=2,
+        version=3,
     ),
     Stage(
         "report",
@@ -75,7 +75,7 @@ STAGES = (
         ("score",),
         (),
         "tables, figures and a page",
-        version=2,
+        version=3,
     ),
 )
 

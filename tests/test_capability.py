@@ -2,10 +2,9 @@
 
 import json
 import math
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +14,7 @@ from eval import harness
 from eval.ask import Answer, Item
 from eval.capability import SkillRow, values
 from eval.tables import comparisons, results
+from eval.taskfiles import files
 from pipeline.suite import suite_rows
 from prompts.relations import lexicon
 from ske.lm import Chat, Pair, Reply, Sampling, Scored
@@ -148,101 +148,50 @@ class Scripted:
         ]
 
 
-class Request(SimpleNamespace):
-    args: tuple[Any, ...]
+def requests(*arguments: tuple[Any, ...]) -> list[SimpleNamespace]:
+    return [SimpleNamespace(args=own) for own in arguments]
 
 
-def fake_harness(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """A package of the harness's shape: two tasks, one of choices and one of free answers."""
-    seen: dict[str, Any] = {}
-
-    class Base:
-        def __init__(self) -> None:
-            self.ready = True
-
-    def simple_evaluate(model: Any, tasks: list[str], **options: Any) -> dict[str, Any]:
-        assert isinstance(model, Base) and model.ready
-        seen.update(options, tasks=tasks)
-        if "unknown" in tasks:
-            raise KeyError("unknown")
-        choices = [Request(args=("Which?\nAnswer: ", " A")), Request(args=("Which?", " B"))]
-        scored = model.loglikelihood(choices)
-        seen["scored"] = scored
-        seen["rolled"] = model.loglikelihood_rolling([Request(args=("B",))])
-        wanted = [{"until": ["\n"], "max_gen_toks": 5}, {"until": "."}]
-        seen["said"] = model.generate_until([Request(args=("Say", w)) for w in wanted])
-        right = float(scored[1][0] > scored[0][0])
-        samples = {
-            "choices": [
-                {"doc_id": 1, "metrics": ["acc"], "acc": 0.0},
-                {"doc_id": 0, "metrics": ["acc"], "acc": right},
-            ],
-            "free": [
-                {"doc_id": 0, "filter": f, "metrics": ["exact_match"], "exact_match": score}
-                for f, score in (("strict", 1.0), ("loose", 0.0))
-            ],
-            "odd": [{"doc_id": 0, "metrics": ["bleu"], "bleu": 31.0}],
-        }
-        return {"samples": {task: samples[task] for task in tasks}}
-
-    modules = {name: ModuleType(name) for name in ("lm_eval", "lm_eval.api", "lm_eval.api.model")}
-    modules["lm_eval.tasks"] = ModuleType("lm_eval.tasks")
-    modules["lm_eval"].__dict__.update(simple_evaluate=simple_evaluate, __spec__=object())
-    modules["lm_eval.api.model"].__dict__.update(LM=Base)
-
-    def manager(include_path: Any) -> None:
-        seen["include_path"] = include_path
-
-    modules["lm_eval.tasks"].__dict__.update(TaskManager=manager)
-    for name, module in modules.items():
-        monkeypatch.setitem(sys.modules, name, module)
-    return seen
+def test_the_adapter_answers_the_three_kinds_of_request() -> None:
+    lm = Scripted()
+    adapted = harness.adapter(object)(lm)
+    choices = requests(("Which?\nAnswer: ", " A"), ("Which?", " B"))
+    assert adapted.loglikelihood(choices) == [(-3.0, False), (-0.75, True)]
+    assert adapted.loglikelihood_rolling(requests(("B",))) == [-0.75]
+    wanted = [{"until": ["\n"], "max_gen_toks": 5}, {"until": ".", "max_tokens": 7}, {}]
+    assert adapted.generate_until(requests(*(("Say", own) for own in wanted))) == ["B", "B", "B"]
+    assert lm.asked == ["Which?\nAnswer:|A", "Which?|B", "|B", "Say|5", "Say|7", "Say|256"]
 
 
-def test_the_adapter_answers_the_harness_and_reads_its_scores(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    seen, lm = fake_harness(monkeypatch), Scripted()
-    solved = harness.solve(lm, ["choices", "free"], 2)
-    assert [tuple(one) for one in solved] == [
-        ("choices", "0", 100.0),
-        ("choices", "1", 0.0),
-        ("free", "0", 100.0),  # the first filter's, once
-    ]
-    assert seen["scored"] == [(-3.0, False), (-0.75, True)]
-    assert seen["rolled"] == [-0.75] and seen["said"] == ["B", "B"]
-    assert (seen["limit"], seen["include_path"], seen["log_samples"]) == (2, None, True)
-    assert lm.asked == ["Which?\nAnswer:|A", "Which?|B", "|B", "Say|5", "Say|256"]
+def test_a_question_counts_once_and_by_a_measure_from_0_to_1() -> None:
+    strict, loose = ({"doc_id": 1, "filter": f, "em": s} for f, s in (("a", 1.0), ("b", 0.0)))
+    other = {"doc_id": 0, "f1": ("a gold answer", "a reply"), "pass@1": 0.25}
+    assert harness.once([strict, other, loose]) == [other, strict]
+    assert harness.percent("mine", strict) == 100 and harness.percent("mine", other) == 25
+    with pytest.raises(UserError, match=r"odd counts its questions by .'bleu'.*acc, exact_match"):
+        harness.percent("odd", {"doc_id": 0, "metrics": ["bleu"], "bleu": 31.0})
 
 
-def test_a_tasks_own_file_is_found_by_its_name(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    seen = fake_harness(monkeypatch)
-    path = tmp_path / "mine.yaml"
-    path.write_text("task: choices\nprocess: !function utils.read\n", encoding="utf-8")
-    harness.solve(Scripted(), [str(path)], None)
-    assert (seen["tasks"], seen["include_path"]) == (["choices"], [str(tmp_path)])
-
-
-def test_what_the_harness_cannot_do_is_said(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_tasks_without_the_harness_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(MissingExtra, match=r"eval.tasks = \['arc'\].*\[eval\]"):
         harness.check(["arc"])
-    assert harness.check([]) == ([], [])
-    with pytest.raises(UserError, match=r"nothing\.yaml cannot be read"):
-        harness.check([str(tmp_path / "nothing.yaml")])
-    (tmp_path / "bare.yaml").write_text("group: x", encoding="utf-8")
-    with pytest.raises(UserError, match="no key `task`"):
-        harness.check([str(tmp_path / "bare.yaml")])
-    monkeypatch.undo()
-    fake_harness(monkeypatch)
-    with pytest.raises(UserError, match=r"\['unknown'\].*unknown"):
-        harness.solve(Scripted(), ["unknown"], None)
-    with pytest.raises(UserError, match="odd counts its questions by"):
-        harness.solve(Scripted(), ["odd"], None)
+    harness.check([])
+
+
+def test_a_task_is_every_file_that_it_names(tmp_path: Path) -> None:
+    for name in ("base.yaml", "read.py", "data.jsonl", "other.jsonl"):
+        (tmp_path / name).write_text("{}", encoding="utf-8")
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "task: mine\ninclude: base.yaml\nprocess_docs: !function read.rows\n"
+        f"dataset_kwargs: {{data_files: {{test: [{tmp_path}/data.jsonl, gone.jsonl]}}}}\n",
+        encoding="utf-8",
+    )
+    found = files(["arc_easy", str(path), str(tmp_path / "nothing.yaml")])
+    assert [own.name for own in found] == ["base.yaml", "data.jsonl", "mine.yaml", "read.py"]
+    path.write_text("task: [", encoding="utf-8")
+    assert files([str(path)]) == [path]  # what is wrong with it is said by who loads it
 
 
 def test_old_files_of_skills_are_still_read(tmp_path: Path) -> None:

@@ -113,6 +113,17 @@ def test_answers_of_another_data_set_are_refused(
     assert "data set 'mini', but the facts of" in told(folder, monkeypatch, capsys)
 
 
+def test_a_configuration_of_another_data_set_is_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    data = Run(load(folder / "config.yaml"), folder).config.data.model_dump(mode="json")
+    drawn = data | {"name": "world_recent"}
+    write_json(folder / "stages" / "facts" / "manifest.json", {"ingredients": {"data": drawn}})
+    said = told(folder, monkeypatch, capsys)
+    assert "config.yaml: data.name = 'world_counterfact', but the facts" in said
+    assert "drawn with 'world_recent'" in said and "--out runs/NAME" in said
+
+
 def test_answers_about_other_edits_are_refused(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
