@@ -16,12 +16,12 @@ from bench.memory import Held, held, megabytes
 from bench.row import Row
 from bench.shapes import SHAPES, random_model
 from methods.arch import projections
+from methods.hooks import at_rest
 from methods.svd import Factors
 from methods.svf_edit import parts_of
 from methods.svf_layers import FactorSpace, correction, scaled
 from methods.svf_losses import Row as Tokens
 from methods.svf_losses import cross_entropy, row_of
-from methods.svf_train import frozen
 from ske.backends.local import LocalLM
 from ske.lm import ask
 
@@ -42,7 +42,7 @@ def _measured(lm: LocalLM, parts: list[Any], rank: int) -> Row:
     rows = [row_of(lm, ask(fact.prompt), fact.target_new) for fact in facts_of(BATCH)]
     factors = {one.name: f for one, f in parts}
     z = {name: torch.rand(len(f.s)) for name, f in factors.items()}
-    with frozen(lm.model):
+    with at_rest(lm.model):
         ours = held(lambda: in_factor_space(lm, parts, z, rows, rank), lm.device)
         theirs = held(lambda: by_dense_weights(lm, factors, z, rows), lm.device)
     size = sum(part.nbytes for f in factors.values() for part in f)

@@ -17,11 +17,12 @@ from methods.base import Edit, HasWeights, Workshop, options_of, weights_of
 from methods.cem import Score, search
 from methods.experts import OTHER, ExpertsEdit, kind_of, question_about
 from methods.general import general_texts
+from methods.hooks import at_rest
 from methods.svf_edit import Laying, SvfEdit, Z, parts_of
 from methods.svf_layers import FactorSpace, scaled
 from methods.svf_losses import Example, row_of, scores
 from methods.svf_options import SvfOptions
-from methods.svf_train import SvfTrainer, frozen
+from methods.svf_train import SvfTrainer
 from ske.lm import LM, ask
 from ske.types import Fact
 
@@ -41,7 +42,7 @@ class Svf:
         parts = parts_of(holder.model, options.targets, workshop.cache, options.rank)
         # A few singular values do not stand in for a weight; all of them do.
         space = FactorSpace(parts, beside=options.rank > 0)
-        with frozen(holder.model), space.installed():
+        with at_rest(holder.model), space.installed():
             maker = _Maker(space, holder, options, workshop)
             return maker.single(facts) if options.experts == "one" else maker.experts(facts)
 

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers.modeling_utils import PreTrainedModel
 
 from methods.base import HasWeights, Workshop
 from methods.svf_layers import FactorSpace, scaled
@@ -214,20 +212,3 @@ class SvfTrainer:
             for name, p in self.p.items():
                 p.copy_(state["p"][name])
         self.optimizer.load_state_dict(state["optimizer"])
-
-
-@contextmanager
-def frozen(model: PreTrainedModel) -> Iterator[None]:
-    """No gradients for the model's own weights and no dropout; all flags come back on exit."""
-    wants_grad = [(p, p.requires_grad) for p in model.parameters()]
-    training = [(module, module.training) for module in model.modules()]
-    try:
-        model.eval()
-        for parameter, _ in wants_grad:
-            parameter.requires_grad_(False)
-        yield
-    finally:
-        for parameter, flag in wants_grad:
-            parameter.requires_grad_(flag)
-        for module, flag in training:
-            module.training = flag

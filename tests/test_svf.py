@@ -18,13 +18,14 @@ from methods.arch import projections
 from methods.base import Workshop
 from methods.delta import DeltaEdit
 from methods.general import general_texts
+from methods.hooks import at_rest
 from methods.svd import factors_of
 from methods.svf import Svf
 from methods.svf_edit import Laying, SvfEdit, parts_of
 from methods.svf_layers import FactorSpace, scaled
 from methods.svf_losses import Example, Row, cross_entropy, policy_gradient, row_of, said, scores
 from methods.svf_options import SvfOptions
-from methods.svf_train import SvfTrainer, frozen
+from methods.svf_train import SvfTrainer
 from ske.backends.local import LocalLM
 from ske.lm import LM, Chat, Pair, Reply, Sampling, ask
 from ske.types import Fact, UserError
@@ -206,7 +207,7 @@ def test_gradients_in_factor_space_are_those_of_the_dense_weights(architecture: 
     z = {n: value.requires_grad_() for n, value in random_z(lm).items() if "mlp" in n}
     rows = [row_of(lm, ask(f.prompt), f.target_new) for f in tiny.FACTS]
     space = FactorSpace(parts_of(lm.model, "mlp", None), beside=False)
-    with frozen(lm.model), space.installed():
+    with at_rest(lm.model), space.installed():
         scales = {name: scaled(f, z[name], True) for name, f in space.factors.items()}
         with space.using(scales):
             said(lm, rows).own().sum().backward()
@@ -255,7 +256,7 @@ def test_nothing_of_a_weights_size_is_made_in_factor_space(architecture: str, be
     found = projections(lm.model, "all")
     row = Row([5, 6, 7], 1)
     smallest = min(one.weight.numel() for one in found)
-    with frozen(lm.model):
+    with at_rest(lm.model):
         space = FactorSpace(parts_of(lm.model, "all", None), beside)
         leaves = {n: f.s.clone().requires_grad_() for n, f in space.factors.items()}
         with space.installed(), space.using(leaves), Allocations() as seen:
