@@ -23,7 +23,8 @@ from bench.setting import machine, quiet
 from ske.io import write_json, write_text
 
 MEASUREMENTS = (
-    "teacher", "scoring", "values", "moments", "solves", "svf", "student", "design", "growth",
+    "teacher", "scoring", "values", "singles", "moments", "solves", "svf", "student", "design",
+    "growth",
 )  # fmt: skip
 """Modules of this package with `measure(long) -> list[Row]`."""
 

@@ -66,6 +66,19 @@ class Editor(Protocol):
         ...
 
 
+Used = Callable[[str, Iterable[str]], None]
+"""Told of texts that an edit is made of: (what they are for, texts)."""
+
+
+@runtime_checkable
+class EditsAlone(Protocol):
+    """An editor that makes the edits of many facts at a time, each as if it were the only one."""
+
+    def alone(self, lm: LM, facts: Sequence[Fact], used: Sequence[Used]) -> Sequence[Edit]:
+        """One edit a fact, of the untouched model; `used` is told of each fact's texts."""
+        ...
+
+
 class Lesson(Frozen):
     """One thing a student is to learn: how to complete a chat.
 
@@ -122,7 +135,7 @@ class Workshop:
     """General text, for statistics of what the model usually sees; else it is sampled from it."""
     cache: Path | None = None
     """For what depends on the model and not on the facts; its files are named by their content."""
-    used: Callable[[str, Iterable[str]], None] = field(default=lambda kind, texts: None)
+    used: Used = field(default=lambda kind, texts: None)
     """To be told of every text that an edit is made of beside what the workshop hands out, before
     it is used: (what it is for, texts). They are checked against all probes afterwards."""
     progress: Callable[[int, int, float], None] = field(default=lambda step, total, loss: None)

@@ -14,9 +14,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from methods.base import Edit, Lesson
+from methods.base import Edit, Editor, EditsAlone, Lesson, Workshop
 from methods.table import build, defaults, load_edit
 from pipeline.costs import measured, size_of
 from pipeline.facts import read_facts
@@ -31,6 +31,11 @@ from ske import processes
 from ske.io import file_hash, read_rows, write_json
 from ske.lm import LM
 from ske.types import Fact, content_hash
+
+MARK = "key"
+"""In an edit's folder, written last: what it was made from."""
+AT_ONCE = 64
+"""Single facts whose edits are made together: no more is lost if the run is killed."""
 
 
 def train(run: Run, folder: Path) -> None:
@@ -86,10 +91,18 @@ def run(run: Run, folder: Path) -> None:
     for method in run.config.methods:
         if is_taught(method):
             continue
-        for each in rounds.rounds:
-            before = edit_folders(run, method, rounds, each.before)
-            place = edit_folder(run, method, rounds.mode, each.number)
-            _make_once(run, method, [facts[i] for i in each.ids], before, place)
+        tasks = [
+            _Task(
+                [facts[i] for i in each.ids],
+                edit_folders(run, method, rounds, each.before),
+                edit_folder(run, method, rounds.mode, each.number),
+            )
+            for each in rounds.rounds
+        ]
+        if rounds.mode == "single":
+            _make_alone(run, method, tasks)
+        for task in tasks:
+            _make_once(run, method, task)
         made = edit_folders(run, method, rounds, [each.number for each in rounds.rounds])
         leaks[method] = checked(guard, made)
         refuse(run.config.leakage.strict, f"method {method!r}", leaks[method])
@@ -99,37 +112,79 @@ def run(run: Run, folder: Path) -> None:
     write_leaks(folder, leaks)
 
 
-def _make_once(
-    run: Run, method: str, facts: list[Fact], before: Sequence[Path], place: Path
-) -> None:
-    """Make an edit on top of others, unless it is there already."""
-    options = options_for(run.config, method)
-    key = content_hash(
-        [
-            method,
-            {**defaults(method), **options},
-            run.config.seed,
-            [fact.model_dump() for fact in facts],
-            run.config.practice.model_dump(),
-            run.config.texts.model_dump(),
-            fingerprint(run.config.model.path),
-            [hash_of(earlier) for earlier in before],
-            USED,
-        ]
-    )
-    mark = place / "key"
-    if mark.exists() and mark.read_text(encoding="utf-8") == key:
+class _Task(NamedTuple):
+    """An edit to be made."""
+
+    facts: list[Fact]
+    before: Sequence[Path]
+    """The edits it stands on."""
+    place: Path
+
+    def key(self, run: Run, method: str) -> str:
+        """All that it depends on."""
+        return content_hash(
+            [
+                method,
+                {**defaults(method), **options_for(run.config, method)},
+                run.config.seed,
+                [fact.model_dump() for fact in self.facts],
+                run.config.practice.model_dump(),
+                run.config.texts.model_dump(),
+                fingerprint(run.config.model.path),
+                [hash_of(earlier) for earlier in self.before],
+                USED,
+            ]
+        )
+
+    def done(self, key: str) -> bool:
+        """Whether it is there already."""
+        mark = self.place / MARK
+        return mark.exists() and mark.read_text(encoding="utf-8") == key
+
+
+def _make_alone(run: Run, method: str, tasks: Sequence[_Task]) -> None:
+    """Make what is missing of the edits of single facts, many at a time if the method can."""
+    if not isinstance(build(method, options_for(run.config, method), Workshop()), EditsAlone):
         return
-    shutil.rmtree(place, ignore_errors=True)
+    keys = [task.key(run, method) for task in tasks]
+    left = [(task, key) for task, key in zip(tasks, keys, strict=True) if not task.done(key)]
+    for start in range(0, len(left), AT_ONCE):
+        some = left[start : start + AT_ONCE]
+        lm, shared, ledgers = run.lm, Ledger(), [Ledger() for _ in some]
+        facts = [fact for task, _ in some for fact in task.facts]
+        with measured() as costs, _editor(run, method, some[0][0].place / "work", shared) as editor:
+            assert isinstance(editor, EditsAlone)
+            edits = editor.alone(lm, facts, [ledger.used for ledger in ledgers])
+        for (task, key), ledger, edit in zip(some, ledgers, edits, strict=True):
+            shutil.rmtree(task.place, ignore_errors=True)
+            edit.save(task.place)
+            for kind, texts in shared.texts.items():
+                ledger.used(kind, texts)
+            own = {**costs, "seconds": round(costs["seconds"] / len(some), 3)}
+            _finish(run, task, key, ledger, own)
+
+
+def _make_once(run: Run, method: str, task: _Task) -> None:
+    """Make an edit on top of others, unless it is there already."""
+    key = task.key(run, method)
+    if task.done(key):
+        return
+    shutil.rmtree(task.place, ignore_errors=True)
     # Loading the model, and the edits below, is nobody's cost.
-    ledger = Ledger()
-    with edited(run.lm, before) as lm, measured() as costs:
-        _make(run, lm, method, options, facts, place / "work", ledger).save(place)
-    ledger.save(place)
-    shutil.rmtree(place / "work", ignore_errors=True)
-    costs |= {"bytes": size_of(place), "tokens": ledger.tokens(run.lm.tokenizer)}
-    write_json(place / "costs.json", costs)
-    mark.write_text(key, encoding="utf-8")
+    ledger, options = Ledger(), options_for(run.config, method)
+    with edited(run.lm, task.before) as lm, measured() as costs:
+        made = _make(run, lm, method, options, task.facts, task.place / "work", ledger)
+        made.save(task.place)
+    _finish(run, task, key, ledger, costs)
+
+
+def _finish(run: Run, task: _Task, key: str, ledger: Ledger, costs: dict[str, Any]) -> None:
+    """What lies beside a saved edit; the key comes last."""
+    ledger.save(task.place)
+    shutil.rmtree(task.place / "work", ignore_errors=True)
+    costs |= {"bytes": size_of(task.place), "tokens": ledger.tokens(run.lm.tokenizer)}
+    write_json(task.place / "costs.json", costs)
+    (task.place / MARK).write_text(key, encoding="utf-8")
 
 
 def hash_of(place: Path) -> str:
@@ -157,10 +212,25 @@ def _make(
     ledger: Ledger,
     lessons: list[Lesson] | None = None,
 ) -> Edit:
+    with _editor(run, method, work, ledger, options, lessons) as editor:
+        return editor.edit(lm, facts)
+
+
+@contextmanager
+def _editor(
+    run: Run,
+    method: str,
+    work: Path,
+    ledger: Ledger,
+    options: dict[str, Any] | None = None,
+    lessons: list[Lesson] | None = None,
+) -> Iterator[Editor]:
+    """A method with all that it may use, noted in a ledger; its progress is shown."""
     with run.progress(f"{method}") as update:
         given = replace(
             workshop(run, work),
             lessons=None if lessons is None else lambda: lessons,
             progress=lambda step, steps, loss: update(step, steps, f"loss {loss:.3f}"),
         )
-        return build(method, options, ledger.over(given)).edit(lm, facts)
+        own = options_for(run.config, method) if options is None else options
+        yield build(method, own, ledger.over(given))

@@ -203,6 +203,28 @@ def test_rome_edits_facts_one_after_the_other() -> None:
 # -- MEMIT ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("editor", [Rome, RRome])
+@pytest.mark.parametrize("layers", [None, (0, 1)])
+def test_many_facts_own_edits_are_those_made_one_by_one(
+    editor: type[Rome], layers: tuple[int, ...] | None
+) -> None:
+    lm = double()
+    before = tiny.bits(lm.model)
+    made = editor(SMALL | {"layers": layers}, Workshop())
+    noted: list[list[str]] = [[] for _ in TWINS]
+    told = [lambda kind, texts, own=own: own.extend(texts) for own in noted]
+    edits = made.alone(lm, TWINS, told)
+    assert tiny.same_bits(before, tiny.bits(lm.model))
+    assert [fact.subject in " ".join(own) for fact, own in zip(TWINS, noted, strict=True)] == [
+        True
+    ] * len(TWINS)
+    for fact, edit in zip(TWINS, edits, strict=True):
+        alone = made.edit(lm, [fact])
+        assert edit.deltas.keys() == alone.deltas.keys()
+        for name in edit.deltas:
+            assert torch.allclose(dense(edit, name), dense(alone, name), atol=1e-5)
+
+
 def test_memits_factor_is_the_closed_form() -> None:
     moment, weight = random_moment(), 3.0
     keys = torch.randn(5, 8, generator=torch.Generator().manual_seed(1)).double()

@@ -307,6 +307,21 @@ def test_single_edits_know_nothing_of_each_other(tmp_path: Path) -> None:
     assert abs(single["bytes"] - costs_of(batch, "ft_m")["bytes"]) < 100  # those of one edit
 
 
+def test_single_edits_that_are_made_side_by_side_lie_apart(tmp_path: Path) -> None:
+    run = run_of(tmp_path, ("base", "rome"), mode="single", limit=3)
+    run.execute("edit")
+    places = [edit_folder(run, "rome", "single", number) for number in (1, 2, 3)]
+    kept = {place: place.joinpath("key").stat().st_mtime_ns for place in places}
+    assert costs_of(run, "rome")["edits"] == 3
+    for place in places:
+        assert any("is a" in row["text"] for row in read_rows(place / "used.jsonl"))
+    shutil.rmtree(places[1])
+    run.stage("edit").joinpath("manifest.json").unlink(missing_ok=True)
+    run.execute("edit")
+    again = {place: place.joinpath("key").stat().st_mtime_ns for place in places}
+    assert [again[place] == kept[place] for place in places] == [True, False, True]
+
+
 def test_a_changed_mode_starts_over(tmp_path: Path) -> None:
     run = run_of(tmp_path, ("base", "prompt"), mode="single", limit=4)
     run.execute("score")
