@@ -153,7 +153,7 @@ def test_rome(kind: str, number: int | None, options: dict[str, Any]) -> None:
 
     identity = Moment(torch.eye(256, dtype=torch.float64), 1)
     c = identity if kind == "no_covariance" else moment(2)
-    right, left = editor.update(lm, layer, c, one)
+    (right,), (left,) = editor.updates(lm, layer, c, [one])
     same(left, stored["u"])
     same(right, stored["right"])
     same_digest(torch.outer(left, right), stored["update"])
@@ -163,7 +163,7 @@ def test_rome(kind: str, number: int | None, options: dict[str, Any]) -> None:
 def test_r_rome(number: int) -> None:
     lm, stored = model(), entry("rrome", "facts", number)
     layer, one = layer_of(lm, 2), asked(lm, FACTS[number])
-    right, left = RRome(AS_PUBLISHED, Workshop()).update(lm, layer, moment(2), one)
+    (right,), (left,) = RRome(AS_PUBLISHED, Workshop()).updates(lm, layer, moment(2), [one])
     same(left, stored["u"])
     same(right, stored["right"])
     same_digest(torch.outer(left, right), stored["update"])
