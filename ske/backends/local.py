@@ -39,7 +39,7 @@ _APART_AT_LEAST = 128
 """Shorter beginnings are faster copied than attended to apart."""
 
 
-_ENOUGH, _RAGGED = 1 / 16, 1.4
+_ENOUGH, _RAGGED = 1 / 8, 1.7
 """A batch that has this share of `batch_tokens` takes no row so many times as long as its first."""
 
 

@@ -7,6 +7,7 @@ the answer follows after a space. A chat model reads its own template.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -16,6 +17,9 @@ from ske.lm import Chat, Pair
 _MARK = "\u2042"
 """Stands for an answer while the template's text around it is read; occurs in no template."""
 
+_REMEMBERED = 4096
+"""Texts of chats that are kept."""
+
 
 class Renderer:
     """Turns chats into ids for one tokenizer."""
@@ -24,20 +28,27 @@ class Renderer:
         """`style` is "chat", "plain" or "auto" (the chat template, if the tokenizer has one)."""
         self.tokenizer = tokenizer
         self.chat = tokenizer.chat_template is not None if style == "auto" else style == "chat"
+        # The same chats are rendered for a reply and for scores; a template costs more than a look.
+        self._texts = lru_cache(maxsize=_REMEMBERED)(self._text)
         self.joiner = self._joiner() if self.chat else " "
         ends: Any = tokenizer.eos_token_id
         self.end_id: int | None = ends[0] if isinstance(ends, list) else ends
 
     def text(self, chat: Chat) -> str:
         """The text that the answer follows."""
+        return self._texts(tuple((message["role"], message["content"]) for message in chat))
+
+    def _text(self, turns: tuple[tuple[str, str], ...]) -> str:
         if self.chat:
             text = self.tokenizer.apply_chat_template(
-                _plain(chat), tokenize=False, add_generation_prompt=True
+                [{"role": role, "content": content} for role, content in turns],
+                tokenize=False,
+                add_generation_prompt=True,
             )
             assert isinstance(text, str)
             return text
-        system = [m["content"] for m in chat if m["role"] == "system"]
-        return "\n\n".join([*system, *(m["content"] for m in chat if m["role"] != "system")])
+        system = [content for role, content in turns if role == "system"]
+        return "\n\n".join([*system, *(content for role, content in turns if role != "system")])
 
     def prompt_ids(self, chat: Chat) -> list[int]:
         """The ids of a chat; never empty: an empty text starts from the end (or begin) token."""
