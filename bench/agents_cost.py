@@ -23,7 +23,7 @@ from bench.facts import facts_of
 from bench.measuring import Counted
 from ske.config import DesignConfig
 from ske.lm import Chat, Pair, Reply, Sampling, Scored
-from ske.types import Fact
+from ske.types import Fact, NeedsWeights
 
 SIZES = (64, 256, 1024, 4096)
 CAPACITY = 40
@@ -43,8 +43,12 @@ class Teacher:
         return [self._reply(chat) for chat in chats]
 
     def logprobs(self, pairs: Sequence[Pair], top_k: int = 0) -> list[Scored]:
-        """It has no distributions."""
-        raise NotImplementedError
+        """It has no distributions.
+
+        Raises:
+            NeedsWeights: Always.
+        """
+        raise NeedsWeights("a teacher made of rules has no probabilities; a design asks for none")
 
     def _reply(self, chat: Chat) -> Reply:
         system = chat[0]["content"] if len(chat) > 1 else ""

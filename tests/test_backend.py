@@ -160,6 +160,15 @@ def test_a_model_that_reads_apart_wrongly_gets_copies(monkeypatch: pytest.Monkey
     assert lm._apart is False
 
 
+@pytest.mark.usefixtures("short_apart")
+def test_a_model_that_trips_over_it_gets_copies(monkeypatch: pytest.MonkeyPatch) -> None:
+    lm, right = tiny.lm(), tiny.lm().generate(questions(), GREEDY)
+    own = lm.model.config._attn_implementation
+    monkeypatch.setattr("ske.backends.attention._to_own", lambda *parts: 1 / 0)
+    assert lm.generate(questions(), GREEDY) == right
+    assert (lm._apart, lm.model.config._attn_implementation) == (False, own)
+
+
 def test_a_shared_beginning_leaves_a_token_of_every_row_outside() -> None:
     row = list(range(20))
     (group,) = _groups([row, row, [*row, 7]])

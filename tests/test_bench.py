@@ -7,15 +7,35 @@ from pathlib import Path
 
 import pytest
 import torch
+from minirun import minirun
 
 from bench import __main__ as bench
-from bench import gpu, growth
+from bench import gpu, growth, results
 from bench.memory import held
+from bench.outcome import Must, section
 from bench.row import Row, markdown
 from bench.shapes import SHAPES, random_model
 from bench.timing import Work, exponent, paired
 
 CPU = torch.device("cpu")
+
+
+def test_results_say_what_was_found_and_which_goals_are_met(tmp_path: Path) -> None:
+    assert "0 of 5 seeds: not run yet" in section("none", [], 5, ())
+    folder = minirun(tmp_path / "one").folder  # Its student fails on one fact of four.
+    musts = (Must("edit_success", least=70), Must("edit_success", least=80))
+    text = section("one", [folder], 5, musts)
+    assert "1 of 5 seeds, 4 different edits" in text
+    assert "| SKE | 75.0 [" in text
+    assert "| edit success | at least 70 | 75.0 [" in text
+    first, second = (line for line in text.splitlines() if line.startswith("| edit success | at"))
+    assert "met" in first and "missed" not in first
+    assert "**missed**" in second
+
+
+def test_every_grid_of_results_can_be_read() -> None:
+    for part in results.PARTS:
+        assert len(results._cells(part)) >= 5
 
 
 def test_a_row_is_judged_by_its_median_and_by_what_must_be_equal() -> None:

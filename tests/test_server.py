@@ -167,6 +167,7 @@ def test_what_does_not_pass_is_asked_once() -> None:
 def test_a_slow_server_is_not_waited_for() -> None:
     with ChatServer(lambda _: Answer("late", delay=0.5)) as there:
         refused(at(there.url, timeout=0.1), "did not answer in time", "0.1 s")
+        assert there.asked
 
 
 def test_what_is_no_completion_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -329,4 +329,6 @@ def test_answers_are_scored_as_before_after_an_aborted_training() -> None:
 @pytest.mark.parametrize("name", ["adalora", "ft_l", "ft_m", "locft", "mixsd", "qlora", "sdft"])
 def test_the_worlds_tuned_values_are_known_options(name: str) -> None:
     path = CONFIGS.parent / "world" / f"{name}.yaml"
-    build(name, yaml.safe_load(path.read_text(encoding="utf-8")), Workshop())
+    tuned = yaml.safe_load(path.read_text(encoding="utf-8"))
+    editor: Any = build(name, tuned, Workshop())
+    assert tuned.items() <= editor.options.model_dump(mode="json").items()
