@@ -1,4 +1,4 @@
-"""A model asked one question at a time by transformers' own calls, as one does without thinking."""
+"""One thing at a time by transformers' own calls, as one does without thinking: the references."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import nn
 
+from methods.hooks import adding, at_rest, padded, wide
+from methods.keyvalue import Asked, KeyValueOptions, Query
 from ske.backends.common import reply_of
 from ske.backends.local import LocalLM
 from ske.lm import Chat, Pair, Reply, Sampling, Scored
@@ -58,3 +61,53 @@ class Plain:
             top.indices.tolist(),
             top.values.tolist(),
         )
+
+
+def change(
+    lm: LocalLM, module: nn.Module, before: torch.Tensor, one: Query, options: KeyValueOptions
+) -> torch.Tensor:
+    """One fact's value as `methods.values` defines it, by whole forward passes over its prompts.
+
+    Args:
+        lm: The model.
+        module: Whose output is changed.
+        before: That output at the bare prompt, [hidden].
+        one: The fact.
+        options: Steps, rates and weights.
+
+    Returns:
+        What to add at the subject's last token, [hidden].
+    """
+    texts = [[*row.prompt, *row.answer[:-1]] for row in one.rows] + [one.essence.beginning]
+    rows = padded(texts, lm.device)
+    numbers = torch.arange(len(texts), device=lm.device)
+    places = torch.tensor([row.place for row in (*one.rows, one.essence)], device=lm.device)
+    delta = torch.zeros_like(before, requires_grad=True)
+    adam = torch.optim.Adam([delta], lr=options.learning_rate)
+    essence = torch.empty(0)
+    with at_rest(lm.model), torch.enable_grad():
+        for step in range(options.steps):
+            with adding(module, numbers, places, delta.expand(len(texts), -1)):
+                log_p = torch.log_softmax(wide(lm.model(**rows.kwargs).logits), dim=-1)
+            spoken = log_p[-1, one.essence.place]
+            if step == 0:
+                essence = spoken.detach()
+            loss = torch.stack([_nll(log_p[i], row) for i, row in enumerate(one.rows)]).mean()
+            loss = loss + options.kl_weight * (spoken.exp() * (spoken - essence)).sum()
+            loss = loss + options.weight_decay * delta.norm() / before.norm() ** 2
+            if loss < options.stop_loss or step == options.steps - 1:
+                break
+            adam.zero_grad()
+            loss.backward()
+            adam.step()
+            with torch.no_grad():
+                longest = options.clamp * before.norm()
+                delta.mul_((longest / delta.norm().clamp(min=1e-30)).clamp(max=1.0))
+    return delta.detach()
+
+
+def _nll(log_p: torch.Tensor, row: Asked) -> torch.Tensor:
+    """Mean over a target's tokens; `log_p` is [tokens, vocabulary]."""
+    begin = len(row.prompt) - 1
+    told = torch.tensor(row.answer, device=log_p.device)
+    return -log_p[begin : begin + len(row.answer)].gather(1, told[:, None]).mean()

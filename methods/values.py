@@ -4,7 +4,8 @@ Meng et al. 2022 (ROME, section 3.1, equation 4) and 2023 (MEMIT, arXiv 2210.072
 All facts of a batch are optimised in the same forward passes. Adam works element by element, the
 facts' losses are summed, and each fact stops and is clamped by itself, so its vector is what it
 would be alone. Only the facts that are not done yet are computed, and of their prompts only what
-can see the change: tokens before the subject's last one are read once.
+can see the change: tokens before the subject's last one are read once, and so are the layers
+below it (`below`).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from torch import nn
 from transformers import DynamicCache
 
 from methods.base import HasWeights
+from methods.below import Below, below, read, skipped
 from methods.hooks import Padded, adding, at_rest, batches, only_at, padded, wide
 from methods.keyvalue import Asked, KeyValueOptions, Query
 from ske.types import UserError
@@ -107,11 +109,13 @@ def _descend(
     adam = torch.optim.Adam([delta], lr=options.learning_rate)
     active = torch.arange(len(queries), device=before.device)
     # What the last step's facts leave is put together anew, what was read is not.
-    read = _read(holder, [row for query in queries for row in _rows(query)])
-    batch = _tensors(holder, queries, read)
+    before_all = _read(holder, [row for query in queries for row in _rows(query)])
+    batch = _tensors(holder, queries, before_all)
+    lower = _lower(holder, module, batch)
     essence = torch.empty(0)
     for step in range(options.steps):
-        nll, spoken = _losses(holder, module, batch, delta[active])
+        with skipped(lower):
+            nll, spoken = _losses(holder, module, batch, delta[active])
         if step == 0:
             essence = spoken.detach()
         # KL(edited || before), the way round the authors' code has it.
@@ -124,11 +128,11 @@ def _descend(
             break
         (delta.grad,) = torch.autograd.grad(losses[going].sum(), delta)
         if not going.all():
+            left = _rows_of(going, len(_rows(queries[0])))
             active, essence = active[going], essence[going]
-            left = active.tolist()
-            width = len(_rows(queries[0]))
-            before_left = read.of([i * width + k for i in left for k in range(width)])
-            batch = _tensors(holder, [queries[i] for i in left], before_left)
+            before_all = before_all.of(left)
+            batch = _tensors(holder, [queries[i] for i in active.tolist()], before_all)
+            lower = lower and lower.of(left, batch.inputs["input_ids"].shape[1])
         _step(adam, delta, active, options.clamp * norms)
     return delta.detach()
 
@@ -150,18 +154,31 @@ def _losses(
     holder: HasWeights, module: nn.Module, batch: _Batch, delta: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Each fact's target loss, [m], and log-probabilities at its KL place, [m, vocabulary]."""
-    head = holder.model.get_output_embeddings()
-    assert isinstance(head, nn.Module)
     numbers = torch.arange(len(batch.owner), device=delta.device)
-    with (
-        adding(module, numbers, batch.subject, delta[batch.owner]),
-        only_at(head, batch.row, batch.place),
-    ):
-        logits = holder.model(**batch.inputs, **_cached(holder, batch.before)).logits[0]
+    with adding(module, numbers, batch.subject, delta[batch.owner]):
+        logits = _logits(holder, batch)
     n = len(batch.token)
     log_p = torch.log_softmax(wide(logits), dim=-1)
     nll = -log_p[:n].gather(1, batch.token[:, None])[:, 0] * batch.weight
     return torch.zeros_like(delta[:, 0]).index_add(0, batch.fact, nll.to(delta.dtype)), log_p[n:]
+
+
+def _logits(holder: HasWeights, batch: _Batch) -> torch.Tensor:
+    """Logits at the places that are needed, [n + m, vocabulary]."""
+    head = holder.model.get_output_embeddings()
+    assert isinstance(head, nn.Module)
+    with only_at(head, batch.row, batch.place):
+        return holder.model(**batch.inputs, **_cached(holder, batch.before)).logits[0]
+
+
+def _lower(holder: HasWeights, module: nn.Module, batch: _Batch) -> Below | None:
+    """What the layers below the change make of the rows."""
+    return read(below(holder.model, module), lambda: _logits(holder, batch))
+
+
+def _rows_of(going: torch.Tensor, each: int) -> list[int]:
+    """The rows of the facts that go on, of `each` rows a fact."""
+    return [i * each + k for i in going.nonzero()[:, 0].tolist() for k in range(each)]
 
 
 def _rows(query: Query) -> list[Asked]:

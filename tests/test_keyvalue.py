@@ -11,6 +11,7 @@ from methods import values
 from methods.alphaedit import AlphaEdit, AlphaEditOptions, NullSpace, null_space
 from methods.arch import decoder_of
 from methods.base import Workshop
+from methods.below import below, read
 from methods.delta import LowRank
 from methods.keyvalue import (
     KeyValueOptions,
@@ -109,6 +110,47 @@ def test_reading_what_comes_before_a_subject_once_changes_nothing(
     whole = changes(lm, module, before, queries, options)
     torch.testing.assert_close(found, whole, atol=1e-8, rtol=1e-8)
     assert found.norm(dim=1).max() > 0.1
+
+
+@pytest.mark.parametrize("whole_layer", [True, False])
+@pytest.mark.parametrize("architecture", [*tiny.ARCHITECTURES, *tiny.MORE_ARCHITECTURES])
+def test_running_the_layers_below_a_change_once_changes_nothing(
+    architecture: str, whole_layer: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lm = double(architecture)
+    layers = decoder_of(lm.model).layers
+    module = layers[0].block if whole_layer else layers[1].mlp
+    queries = [query(lm, fact, ["{}", "Yes. {}"], end=True) for fact in TWINS]
+    before = torch.ones(4, 64).double()
+    options = KeyValueOptions(steps=6, stop_loss=6.0)
+    runs: list[int] = []
+    handle = layers[0].attention.register_forward_hook(lambda *_: runs.append(1))
+    found = changes(lm, module, before, queries, options)
+    seldom = len(runs)
+    monkeypatch.setattr(values, "read", lambda blocks, run: None)
+    whole = changes(lm, module, before, queries, options)
+    handle.remove()
+    torch.testing.assert_close(found, whole, atol=1e-8, rtol=1e-8)
+    assert found.norm(dim=1).max() > 0.1
+    # What precedes the subject, and what the first layer says: not again in any of the six steps.
+    assert seldom == 2 < len(runs) - seldom
+    assert "forward" not in vars(layers[0].block)
+
+
+def test_a_model_that_hands_on_more_than_hidden_states_is_run_as_a_whole() -> None:
+    lm = tiny.lm()
+    blocks = below(lm.model, decoder_of(lm.model).layers[1].mlp)
+    assert len(blocks) == 1
+    ids = torch.tensor([[5, 6, 7]])
+    aside: list[torch.Tensor] = []
+    blocks[0].register_forward_pre_hook(lambda _, args: aside.append(args[0].detach()))
+    careful = lambda: lm.model(input_ids=ids, use_cache=False).logits[0]  # noqa: E731
+    assert read(blocks, careful) is not None
+    # What a layer says depends on how often it was run: the second time there is something new.
+    careless = lambda: careful() + len(aside)  # noqa: E731
+    assert read(blocks, careless) is None
+    assert below(lm.model, decoder_of(lm.model).layers[0].mlp) == []
+    assert read([], careful) is None
 
 
 def test_the_first_step_has_no_change_in_its_loss() -> None:
