@@ -7,13 +7,14 @@ tried before it is relied upon.
 
 from __future__ import annotations
 
+import heapq
 import inspect
 from collections.abc import Sequence
 
 import torch
 from transformers.modeling_utils import PreTrainedModel
 
-WIDTH = 512
+WIDTH = 256
 """Tokens in a line: attention costs its square, so lines are not made longer than they need be."""
 SAME = 0.05
 """Share of the logits' spread up to which differences are rounding (bfloat16 has 8 bits)."""
@@ -22,7 +23,9 @@ TRIED = 16
 
 
 def lines_of(lengths: Sequence[int], width: int = WIDTH) -> list[list[int]]:
-    """Which rows share a line: the longest first, each into the first line with room for it.
+    """Which rows share a line: as few lines as they fit into, about equally full.
+
+    The batch is as wide as its fullest line, so a last line that is half empty is padding.
 
     Args:
         lengths: tokens of each row.
@@ -31,10 +34,21 @@ def lines_of(lengths: Sequence[int], width: int = WIDTH) -> list[list[int]]:
     Returns:
         The numbers of the rows in each line.
     """
-    width = max(width, *lengths) if lengths else width
+    if not lengths:
+        return []
+    order = sorted(range(len(lengths)), key=lambda number: -lengths[number])
+    filled = _first_fit(lengths, order, max(width, *lengths))
+    level = _level(lengths, order, len(filled))
+    return min(
+        level, filled, key=lambda lines: max(sum(lengths[n] for n in line) for line in lines)
+    )
+
+
+def _first_fit(lengths: Sequence[int], order: Sequence[int], width: int) -> list[list[int]]:
+    """The longest first, each into the first line with room for it."""
     lines: list[list[int]] = []
     room: list[int] = []
-    for number in sorted(range(len(lengths)), key=lambda n: -lengths[n]):
+    for number in order:
         fits = (line for line, left in enumerate(room) if left >= lengths[number])
         line = next(fits, len(lines))
         if line == len(lines):
@@ -42,6 +56,17 @@ def lines_of(lengths: Sequence[int], width: int = WIDTH) -> list[list[int]]:
             room.append(width)
         lines[line].append(number)
         room[line] -= lengths[number]
+    return lines
+
+
+def _level(lengths: Sequence[int], order: Sequence[int], count: int) -> list[list[int]]:
+    """The longest first, each into the line that is emptiest so far."""
+    lines: list[list[int]] = [[] for _ in range(count)]
+    heap = [(0, line) for line in range(count)]
+    for number in order:
+        tokens, line = heap[0]
+        heapq.heapreplace(heap, (tokens + lengths[number], line))
+        lines[line].append(number)
     return lines
 
 

@@ -37,10 +37,12 @@ def loss_and_gradients(lm: LocalLM, batch: dict[str, torch.Tensor]) -> tuple[flo
 
 
 def test_lines_by_hand() -> None:
-    # Width 10: 7 + 3, 6 + 4, 5.
-    assert lines_of([3, 7, 4, 6, 5], 10) == [[1, 0], [3, 2], [4]]
+    # Width 10: 7 + 3, 6 + 4, 5 fill three lines; so do 7, 6 + 3, 5 + 4, which are no wider than 9.
+    assert lines_of([3, 7, 4, 6, 5], 10) == [[1], [3, 0], [4, 2]]
     # A row longer than the width widens all lines.
     assert lines_of([12, 5, 7], 10) == [[0], [2, 1]]
+    # To the emptier line each, they would be 10 wide: 4 + 3 + 3.
+    assert lines_of([5, 4, 3, 3, 3], 9) == [[0, 1], [2, 3, 4]]
     assert lines_of([], 10) == []
 
 
