@@ -42,6 +42,8 @@ class Stage(NamedTuple):
     """Parts below `keys` that change how it runs, not what comes out: taken at their default."""
     version: int = 1
     """Raised when the stage's results change for the same configuration."""
+    leaves: tuple[str, ...] = ()
+    """What it leaves in the run folder itself; made again if somebody removed it."""
 
 
 class Plan(NamedTuple):
@@ -127,7 +129,8 @@ def plan(stages: tuple[Stage, ...], config: Config, folder: Path) -> list[Plan]:
         if not manifest:
             item = Plan(stage, "to do", (), None)
         else:
-            reasons = waiting or _changes(manifest, ingredients(stage, config, folder))
+            gone = tuple(f"{name} is gone" for name in stage.leaves if not (folder / name).exists())
+            reasons = waiting or _changes(manifest, ingredients(stage, config, folder)) or gone
             item = Plan(stage, "stale" if reasons else "done", reasons, manifest.get("seconds"))
         if item.state != "done":
             unfinished.add(stage.name)

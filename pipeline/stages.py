@@ -43,6 +43,8 @@ STAGES = (
         ("model", "train", "leakage", "seed"),
         "the student learns the answers",
         apart=HOW,
+        version=2,
+        leaves=("student",),
     ),
     Stage(
         "edit",
@@ -68,6 +70,7 @@ STAGES = (
         ("eval", "seed"),
         "saved rows become results with intervals",
         version=3,
+        leaves=("results.csv", "graded.csv", "comparisons.csv"),
     ),
     Stage(
         "report",
@@ -76,6 +79,7 @@ STAGES = (
         (),
         "tables, figures and a page",
         version=3,
+        leaves=("report.md", "report.html"),
     ),
 )
 

@@ -189,6 +189,17 @@ def test_a_lock_is_free_again_after_an_error(tmp_path: Path) -> None:
         assert (tmp_path / ".lock").read_text() == str(os.getpid())
 
 
+def test_what_was_removed_from_the_run_folder_is_made_again(tmp_path: Path) -> None:
+    stages = (*STAGES[:-1], STAGES[-1]._replace(leaves=("results.csv",)))
+    run = toy(tmp_path)
+    run_all(run, stages)
+    (tmp_path / "results.csv").write_text("method\n")
+    assert states(run, stages)["report"].state == "done"
+    (tmp_path / "results.csv").unlink()
+    report = states(run, stages)["report"]
+    assert (report.state, report.reasons) == ("stale", ("results.csv is gone",))
+
+
 # -- what a stage depends on ------------------------------------------------------------------
 
 
