@@ -17,6 +17,8 @@ from pipeline.labels import PROTOCOLS, in_order, method_label
 from ske.config import load
 
 OURS, TEACHER, RETAINED = "ske", "prompt", "retained"
+CHANGE = "capability_change"
+"""The capability suite against the base model's, in points, question by question."""
 LOCALITY = ("Forgetfulness", "Neighborhood", "Relation_Specificity")
 
 Place = tuple[str, str]
@@ -37,6 +39,21 @@ class Must(NamedTuple):
     category: str = ALL
     least: float | None = None
     most: float | None = None
+    above: float | None = None
+    """What the whole interval lies above."""
+
+    def __str__(self) -> str:
+        """In words."""
+        told = {"at least": self.least, "at most": self.most, "interval above": self.above}
+        return ", ".join(f"{word} {value:g}" for word, value in told.items() if value is not None)
+
+    def met(self, got: Interval) -> bool:
+        """Whether the mean reaches it (and the interval, where it must)."""
+        return (
+            (self.least is None or got.mean >= self.least)
+            and (self.most is None or got.mean <= self.most)
+            and (self.above is None or got.low > self.above)
+        )
 
 
 class Column(NamedTuple):
@@ -58,6 +75,7 @@ COLUMNS = (
     Column("- other subjects", ("locality", LOCALITY[1])),
     Column("- other relations", ("locality", LOCALITY[2])),
     Column("capability", ("capability", ALL)),
+    Column("capability against the base", (CHANGE, ALL)),
     Column("argues for the old", ("self_refutation", ALL)),
     Column("strongest old beliefs", ("edit_success_by_belief", "strength_4")),
     Column("first round, at the end", (RETAINED, ALL)),
@@ -74,6 +92,8 @@ class Found(NamedTuple):
         """The mean with its interval over cases and seeds; of a share, over cases alone."""
         if place in SHARES:
             return self._share(protocol, method, SHARES[place])
+        if place == (CHANGE, ALL):
+            return self._change(protocol, method, ("capability", ALL))
         cases = self.cases(protocol, method, place)
         return bootstrap_seeds(cases) if cases else None
 
@@ -83,6 +103,13 @@ class Found(NamedTuple):
             for m in (method, TEACHER)
         )
         return share(own, there) if own and there and method != TEACHER else None
+
+    def _change(self, protocol: str, method: str, place: Place) -> Interval | None:
+        own, there = (self.cases(protocol, m, place) for m in (method, BASE))
+        if method == BASE or not own.keys() & there.keys():
+            return None
+        test = paired(own, there)
+        return Interval(test.diff, test.low, test.high, test.n)
 
     def cases(self, protocol: str, method: str, place: Place) -> Cases:
         """Values of all cases; empty if there are none."""
@@ -147,7 +174,7 @@ def _table(found: Found, protocol: str) -> str:
         "|---" * (len(columns) + 1) + "|",
     ]
     for method in found.methods:
-        cells = [_shown(found.of(protocol, method, column.place)) for column in columns]
+        cells = [shown(found.of(protocol, method, column.place)) for column in columns]
         lines.append(f"| {method_label(method)} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -194,18 +221,13 @@ def _goals(found: Found, musts: Sequence[Must]) -> str:
         cells = []
         for protocol in found.protocols:
             got = found.of(protocol, OURS, (must.metric, must.category))
-            cells.append(f"{_shown(got)} {_met(got, must)}" if got else "-")
-        bound = f"at least {must.least:g}" if must.least is not None else f"at most {must.most:g}"
+            met = "met" if got and must.met(got) else "**missed**"
+            cells.append(f"{shown(got)} {met}" if got else "-")
         name = next(c.title for c in COLUMNS if c.place == (must.metric, must.category))
-        lines.append(f"| {name.removeprefix('- ')} | {bound} | " + " | ".join(cells) + " |")
+        lines.append(f"| {name.removeprefix('- ')} | {must} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def _met(got: Interval, must: Must) -> str:
-    low = must.least is None or got.mean >= must.least
-    high = must.most is None or got.mean <= must.most
-    return "met" if low and high else "**missed**"
-
-
-def _shown(found: Interval | None) -> str:
+def shown(found: Interval | None) -> str:
+    """A mean with its interval."""
     return "-" if found is None else f"{found.mean:.1f} [{found.low:.1f}, {found.high:.1f}]"

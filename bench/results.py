@@ -15,8 +15,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from bench import ablations
 from bench.document import filled
-from bench.outcome import LOCALITY, Must, section
+from bench.outcome import CHANGE, LOCALITY, Must, section
 from bench.setting import machine
 from pipeline.grid import Cell, cells
 from ske.io import write_text
@@ -32,6 +33,7 @@ AT_64 = (
     *(Must("locality", name, least=99) for name in LOCALITY),
     Must("portability_share", least=98),
     Must("portability_share", "Beyond", least=70),
+    Must(CHANGE, least=-1, most=1, above=-2),
     Must("self_refutation", most=5),
     Must("edit_success_by_belief", "strength_4", least=95),
 )
@@ -47,6 +49,7 @@ PARTS: dict[str, tuple[str, tuple[Must, ...]]] = {
         "Sixteen rounds of sixteen edits",
         (Must("retained", least=95), Must("locality", least=95)),
     ),
+    "ablations": ("What each part is for", ()),
     "second-world": ("A second world, nothing tuned on it", AT_64),
 }
 """Grid file -> title and goals."""
@@ -90,14 +93,26 @@ def figures() -> str:
     parts = [f"Made at commit {_commit()} on {machine()}."]
     for part, (title, musts) in PARTS.items():
         parts.append(f"## {title}")
-        groups: dict[Path, list[Path]] = {}
-        for cell in _cells(part):
-            groups.setdefault(cell.folder.parent, []).append(cell.folder)
-        for group, folders in groups.items():
-            done = [folder for folder in folders if (folder / "results.csv").exists()]
-            name = group.parent.name
-            parts.append(section(name, done, len(folders), BY_SIZE.get(name, musts)))
+        done, planned = _done(part)
+        if part == "ablations":
+            parts.append(ablations.section(done, planned))
+            continue
+        for name, folders in done.items():
+            parts.append(section(name, folders, planned, BY_SIZE.get(name, musts)))
     return "\n\n".join(parts) + "\n"
+
+
+def _done(part: str) -> tuple[dict[str, list[Path]], int]:
+    """The finished runs of a part by the name of their group, and how many each should have."""
+    groups: dict[str, list[Path]] = {}
+    for cell in _cells(part):
+        groups.setdefault(cell.folder.parent.parent.name, []).append(cell.folder)
+    planned = max(map(len, groups.values()))
+    done = {
+        name: [folder for folder in folders if (folder / "results.csv").exists()]
+        for name, folders in groups.items()
+    }
+    return done, planned
 
 
 def _cells(part: str) -> list[Cell]:
