@@ -40,7 +40,7 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 
 bench: $(READY)
-	$(BIN)/python -m bench --out runs/bench
+	$(BIN)/python -m bench --out runs/bench; missed=$$?; $(BIN)/python -m bench.results --short && exit $$missed
 
 results: $(READY)
 	$(BIN)/python -m bench.results

@@ -23,6 +23,11 @@ class Limits(Protocol):
     """How many questions of each kind; `TeachConfig` is one."""
 
     @property
+    def lexicon(self) -> bool:
+        """Whether relations are known; otherwise generic forms are all there is."""
+        ...
+
+    @property
     def paraphrases(self) -> int:
         """Other wordings."""
         ...
@@ -64,7 +69,7 @@ def queries(
         rng: Draws the wordings.
         alias: Another name of the subject, if one is known (`resolve.aliases`).
     """
-    relation = relation_of(fact)
+    relation = relation_of(fact) if limits.lexicon else None
     own = Query(
         prompt=fact.prompt,
         kind="fact",

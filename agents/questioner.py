@@ -33,6 +33,7 @@ SHOWN = 12
 class ExamLimits(Frozen):
     """How many questions an examination draws for each fact."""
 
+    lexicon: bool = True
     paraphrases: int = 1
     consequences: int = 2 * MAX_CONSEQUENCES
     neighbours: int = 2

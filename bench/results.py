@@ -6,6 +6,7 @@ under `runs/results`, so that whatever was stopped goes on, on one machine or (`
     python -m bench.results                     # make results: everything, then the document
     python -m bench.results --only main --seeds 0 1
     python -m bench.results --tables            # only the document, from what there is
+    python -m bench.results --short             # four methods, three seeds, on the terminal
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from bench import ablations
@@ -53,6 +55,8 @@ PARTS: dict[str, tuple[str, tuple[Must, ...]]] = {
     "second-world": ("A second world, nothing tuned on it", AT_64),
 }
 """Grid file -> title and goals."""
+SHORT = "short"
+"""A grid file that is for the terminal alone."""
 BY_SIZE = {
     "256-edits": (
         Must("edit_success", least=99),
@@ -76,16 +80,25 @@ def main() -> None:
     )
     options.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
     options.add_argument("--seeds", nargs="+", type=int, help="only these")
-    options.add_argument("--tables", action="store_true", help="run nothing")
+    options.add_argument("--short", action="store_true", help="a quarter of an hour, no document")
     chosen = options.parse_args()
-    if not chosen.tables:
-        for part in chosen.only:
-            if part == "second-world":
-                _ske("world", "build", "--seed", str(SECOND_SEED), "--out", str(SECOND))
-            for cell in _cells(part):
-                if chosen.seeds is None or cell.run().config.edits.seed in chosen.seeds:
-                    _ske(*cell.command()[1:])
+    if chosen.short:
+        _make(SHORT, chosen.seeds)
+        for name, folders in _done(SHORT)[0].items():
+            print(section(name, folders, len(_cells(SHORT)), AT_64))
+        return
+    for part in [] if chosen.tables else chosen.only:
+        _make(part, chosen.seeds)
     write_text(DOCS, filled(DOCS.read_text(encoding="utf-8"), figures()))
+
+
+def _make(part: str, seeds: Sequence[int] | None) -> None:
+    """The runs of a part, of these seeds or of all."""
+    if part == "second-world":
+        _ske("world", "build", "--seed", str(SECOND_SEED), "--out", str(SECOND))
+    for cell in _cells(part):
+        if seeds is None or cell.run().config.edits.seed in seeds:
+            _ske(*cell.command()[1:])
 
 
 def figures() -> str:

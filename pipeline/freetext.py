@@ -25,11 +25,15 @@ def _patterns() -> tuple[tuple[str, re.Pattern[str]], ...]:
     return tuple(found)
 
 
-def subjects(texts: Sequence[str]) -> dict[str, set[str]]:
-    """Subjects that texts speak of, with the relations they are spoken of in."""
+def subjects(texts: Sequence[str], known: bool = True) -> dict[str, set[str]]:
+    """Subjects that texts speak of, with the relations they are spoken of in.
+
+    `known`: whether the lexicon's wordings are looked for; otherwise any name is a subject.
+    """
     named: dict[str, set[str]] = {}
+    patterns = _patterns() if known else ()
     for text in texts:
-        hits = [(relation, m.group(1)) for relation, p in _patterns() for m in p.finditer(text)]
+        hits = [(relation, m.group(1)) for relation, p in patterns for m in p.finditer(text)]
         for relation, name in hits:
             named.setdefault(name, set()).add(relation)
         if not hits:

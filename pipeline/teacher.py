@@ -50,7 +50,7 @@ def run(run: Run, folder: Path) -> None:
     with run.progress("free text", count) as update:
         texts = free_texts(lm, count, teach.free_tokens, run.config.seed + 1, update)
     texts = without_subjects(texts, facts)
-    found = draw(facts, run, subjects(texts))
+    found = draw(facts, run, subjects(texts, known=teach.lexicon))
     guard = guard_of(run)
     kept, leaks = guard.filter([query.prompt for query in found])
     kept_texts, text_leaks = guard.filter(texts)
@@ -89,11 +89,11 @@ def draw(facts: Sequence[Fact], run: Run, named: dict[str, set[str]]) -> list[Qu
     def answer(questions: list[str]) -> list[str]:
         return [r.text for r in run.base.generate([ask(q) for q in questions], SAMPLING)]
 
-    batch = Batch(facts)
-    other_names = aliases([fact.subject for fact in facts], answer)
+    batch, known = Batch(facts), run.config.teach.lexicon
+    other_names = aliases([fact.subject for fact in facts], answer) if known else {}
     found: list[Query] = []
     for fact in facts:
-        relation = relation_of(fact)
+        relation = relation_of(fact) if known else None
         rng = random.Random(f"teach-{run.config.seed}-{fact.id}")
         names = names_like(named, relation.id if relation else None)
         alias = other_names.get(fact.subject)

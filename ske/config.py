@@ -128,6 +128,9 @@ class DesignConfig(Frozen):
 class TeachConfig(Frozen):
     """What the teacher is asked."""
 
+    lexicon: bool = True
+    """Whether the Questioner knows relations (`prompts/relations.yaml`). false: it asks in generic
+    forms alone, as it does of a relation that is not in there."""
     paraphrases: int = Field(default=3, ge=0)
     """Other wordings of each fact."""
     consequences: int = Field(default=6, ge=0)

@@ -156,6 +156,17 @@ def test_laws(rows: list[tuple[int, str, int]], seed: int) -> None:
             assert one.target_new not in query.prompt
 
 
+def test_without_a_lexicon_only_generic_forms_are_asked() -> None:
+    one = fact("Ada Holt", "employer", "Acme")
+    limits = TeachConfig(lexicon=False)
+    found = queries(one, Batch([one]), limits, people(8), random.Random(0))
+    known = {w.replace("{subject}", "Ada Holt") for w in lexicon()["employer"].paraphrases}
+    assert found[0].note == UNKNOWN
+    assert not {query.prompt for query in found} & known
+    assert {query.kind for query in found} == {"fact", "paraphrase", "neighbour"}
+    assert all(one.prompt.split(" of ")[0].lower() in query.prompt.lower() for query in found)
+
+
 def test_exam_limits_are_limits() -> None:
     one = make_facts(1)[0]
     found = queries(one, Batch([one]), ExamLimits(), people(8), random.Random(0))

@@ -10,12 +10,13 @@ import torch
 from minirun import minirun
 
 from bench import __main__ as bench
-from bench import gpu, growth, results
+from bench import ablations, gpu, growth, results
 from bench.memory import held
 from bench.outcome import Must, section
 from bench.row import Row, markdown
 from bench.shapes import SHAPES, random_model
 from bench.timing import Work, exponent, paired
+from eval.stats import Interval
 
 CPU = torch.device("cpu")
 
@@ -33,9 +34,28 @@ def test_results_say_what_was_found_and_which_goals_are_met(tmp_path: Path) -> N
     assert "**missed**" in second
 
 
+def test_a_goal_can_bound_the_mean_and_its_interval() -> None:
+    must = Must("capability_change", least=-1, most=1, above=-2)
+    assert str(must) == "at least -1, at most 1, interval above -2"
+    assert must.met(Interval(0.5, -1.5, 2.0, 9))
+    assert not must.met(Interval(0.5, -2.5, 2.0, 9))
+    assert not must.met(Interval(-1.5, -1.8, -1.2, 9))
+    assert not must.met(Interval(1.5, 1.2, 1.8, 9))
+
+
+def test_ablations_are_differences_from_the_whole(tmp_path: Path) -> None:
+    whole, less = (minirun(tmp_path / name).folder for name in ("whole", "less"))
+    text = ablations.section({"as it is": [whole], "no such": [less], "later": []}, 5)
+    assert "| as it is | 1 of 5 | 75.0 [" in text
+    assert "| no such | 1 of 5 | 75.0 (+0.0 [" in text
+    assert "| later | 0 of 5 | - |" in text
+    assert "Not run yet" in ablations.section({"as it is": [], "no such": [less]}, 5)
+
+
 def test_every_grid_of_results_can_be_read() -> None:
     for part in results.PARTS:
         assert len(results._cells(part)) >= 5
+    assert len(results._cells(results.SHORT)) == 3
 
 
 def test_a_row_is_judged_by_its_median_and_by_what_must_be_equal() -> None:
