@@ -18,8 +18,8 @@ from ske.lm import LM, ask
 from ske.training import SftOptions
 from ske.types import Fact
 
-FACT_SHARE = 0.2
-TAUGHT = ("fact", "paraphrase", "consequence")
+NEW_SHARE = 0.4
+"""Of all lessons of a pass; chosen on validation people (docs/log.md)."""
 
 
 class Student:
@@ -47,14 +47,15 @@ class Student:
 
 
 def balanced(lessons: Sequence[Lesson]) -> list[Lesson]:
-    """Repeat the lessons about the facts until they are `FACT_SHARE` of all.
+    """Repeat the lessons that say something new until they are `NEW_SHARE` of all.
 
-    Many facts are more than that anyway; a handful would be one row in twenty, and take as many
-    steps as many facts do.
+    New is what has no distribution of the base model to be held to. What is to stay as it was
+    need not be seen as often, but of it there must be much: so a pass over much of it has what is
+    new several times.
     """
-    taught = [lesson for lesson in lessons if lesson.kind in TAUGHT]
-    others = len(lessons) - len(taught)
-    if not taught:
+    new = [lesson for lesson in lessons if not lesson.top_ids]
+    others = len(lessons) - len(new)
+    if not new:
         return list(lessons)
-    wanted = FACT_SHARE * others / (1 - FACT_SHARE)
-    return [*lessons, *taught * (math.ceil(wanted / len(taught)) - 1)]
+    wanted = NEW_SHARE * others / (1 - NEW_SHARE)
+    return [*lessons, *new * (math.ceil(wanted / len(new)) - 1)]

@@ -34,7 +34,7 @@ STAGES = (
         ("model", "teach", "leakage", "seed"),
         "the teacher answers queries under the prompts",
         apart=HOW,
-        version=2,
+        version=3,
     ),
     Stage(
         "train",

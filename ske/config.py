@@ -135,7 +135,7 @@ class TeachConfig(Frozen):
     """Other wordings of each fact."""
     consequences: int = Field(default=6, ge=0)
     """Questions that need one more step from each fact."""
-    neighbours: int = Field(default=24, ge=0)
+    neighbours: int = Field(default=48, ge=0)
     """Questions near each fact whose answers must not change."""
     exceptions: int = Field(default=6, ge=0)
     """Questions for the old value ("apart from the new one"), which the edit must not erase."""
@@ -151,10 +151,10 @@ class TeachConfig(Frozen):
 class TrainConfig(SftOptions):
     """How the student is trained; here is only where it differs from other fine-tuning."""
 
-    rank: Count = 32
-    alpha: int = 32
+    rank: Count = 16
+    alpha: int = 16
     learning_rate: Positive = 2e-3
-    epochs: Positive = 10.0
+    epochs: Positive = 5.0
     min_steps: NotNegativeInt = 80
 
 

@@ -156,6 +156,21 @@ def test_laws(rows: list[tuple[int, str, int]], seed: int) -> None:
             assert one.target_new not in query.prompt
 
 
+def test_who_shares_a_name_with_the_subject_is_asked_about_first() -> None:
+    one = fact("Ada Holt", "employer", "Acme")
+    limits = TeachConfig(neighbours=24)
+    strangers = [name for name in people(40) if "Holt" not in name and "Ada" not in name]
+    found = queries(one, Batch([one]), limits, [*strangers, "Bo Holt", "Ada Rey"], random.Random(0))
+    asked = [query.prompt for query in found if query.note == "other subject"]
+    assert sum("Bo Holt" in prompt or "Ada Rey" in prompt for prompt in asked) == 2
+    assert len(asked) > 4
+    # However many there are, they are half of the others at most.
+    kin = [f"{name} Holt" for name in "Bea Cid Dov Eva Fay Gus Hal Ina".split()]
+    found = queries(one, Batch([one]), limits, [*strangers, *kin], random.Random(0))
+    others = [query.prompt for query in found if query.note == "other subject"]
+    assert sum("Holt" in prompt for prompt in others) == 4 <= len(others) / 2
+
+
 def test_without_a_lexicon_only_generic_forms_are_asked() -> None:
     one = fact("Ada Holt", "employer", "Acme")
     limits = TeachConfig(lexicon=False)

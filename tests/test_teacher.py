@@ -10,7 +10,7 @@ from agents.batch import Query
 from agents.queries import EXCEPTION_OF
 from agents.records import Design, Pack
 from methods.base import Lesson
-from methods.student import FACT_SHARE, TAUGHT, balanced
+from methods.student import NEW_SHARE, balanced
 from pipeline.teacher import RAMBLE, believed, free_lessons, held, in_scope, old_values
 from ske.lm import Chat, Pair, Reply, Sampling, Scored, ask
 from ske.types import Fact
@@ -140,13 +140,16 @@ def test_free_text_is_held_to_wherever_it_leads() -> None:
     assert lesson.ids == (3, 3, 5) and math.isclose(lesson.top_logprobs[0][1], -5.0)
 
 
-def test_few_facts_are_repeated_until_they_are_a_fifth() -> None:
-    fact = [Lesson(chat=ask(f"f{i}"), kind=kind) for i, kind in enumerate(TAUGHT)]
-    free = [Lesson(chat=ask(f"t{i}"), kind="free") for i in range(100)]
-    mixed = balanced([*fact, *free])
-    taught = [lesson for lesson in mixed if lesson.kind in TAUGHT]
-    assert FACT_SHARE <= len(taught) / len(mixed) < FACT_SHARE + 0.03
-    assert len(mixed) - len(taught) == 100 and len(taught) % 3 == 0
-    assert balanced(free) == free
-    many = [*fact * 20, *free]
+def test_what_is_new_is_repeated_until_it_has_its_share() -> None:
+    new = [Lesson(chat=ask(f"f{i}"), kind=kind) for i, kind in enumerate(("fact", "neighbour"))]
+    stored = {"top_ids": ((1,),), "top_logprobs": ((0.0,),)}
+    kinds = ("free", "neighbour") * 50
+    held = [Lesson(chat=ask(f"t{i}"), kind=kind, **stored) for i, kind in enumerate(kinds)]  # type: ignore[arg-type]
+    mixed = balanced([*new, *held])
+    taught = [lesson for lesson in mixed if not lesson.top_ids]
+    assert NEW_SHARE <= len(taught) / len(mixed) < NEW_SHARE + 0.03
+    assert all(mixed.count(lesson) == len(taught) / 2 for lesson in new)
+    assert len(mixed) - len(taught) == 100
+    assert balanced(held) == held
+    many = [*new * 40, *held]
     assert balanced(many) == many
