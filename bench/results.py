@@ -71,7 +71,7 @@ BY_SIZE = {
 }
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Make what is missing, then the document."""
     options = argparse.ArgumentParser(
         "python -m bench.results",
@@ -80,8 +80,9 @@ def main() -> None:
     )
     options.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
     options.add_argument("--seeds", nargs="+", type=int, help="only these")
+    options.add_argument("--tables", action="store_true", help="run nothing")
     options.add_argument("--short", action="store_true", help="a quarter of an hour, no document")
-    chosen = options.parse_args()
+    chosen = options.parse_args(arguments)
     if chosen.short:
         _make(SHORT, chosen.seeds)
         for name, folders in _done(SHORT)[0].items():

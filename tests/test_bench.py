@@ -34,6 +34,28 @@ def test_results_say_what_was_found_and_which_goals_are_met(tmp_path: Path) -> N
     assert "**missed**" in second
 
 
+def test_make_results_runs_what_is_asked_for_and_writes_the_document(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[tuple[str, ...]] = []
+    document = tmp_path / "results.md"
+    document.write_text("# Results\n<!-- figures -->\nold\n<!-- end of figures -->\n")
+    monkeypatch.setattr(results, "_ske", lambda *arguments: asked.append(arguments))
+    monkeypatch.setattr(results, "DOCS", document)
+    monkeypatch.chdir(tmp_path)
+    results.main(["--only", "main", "second-world", "--seeds", "3"])
+    assert [command[0] for command in asked] == ["run", "world", "run"]
+    assert all("edits.seed=3" in command for command in asked if command[0] == "run")
+    text = document.read_text()
+    assert "0 of 5 seeds: not run yet" in text and "old" not in text
+    asked.clear()
+    results.main(["--tables"])
+    assert not asked
+    results.main(["--short"])
+    assert len(asked) == 3
+    assert "0 of 3 seeds" in capsys.readouterr().out
+
+
 def test_a_goal_can_bound_the_mean_and_its_interval() -> None:
     must = Must("capability_change", least=-1, most=1, above=-2)
     assert str(must) == "at least -1, at most 1, interval above -2"
