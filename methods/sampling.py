@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from transformers.modeling_utils import PreTrainedModel
 
+from ske.backends.caching import cache_of, with_cache
+
 
 @torch.no_grad()
 def sample(
@@ -32,8 +34,9 @@ def sample(
     generator = torch.Generator(device=model.device).manual_seed(seed)
     ended = torch.zeros(len(rows), dtype=torch.bool, device=model.device)
     while rows.shape[1] < length and not ended.all():
-        output = model(input_ids=new, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        cache = output.past_key_values
+        how = with_cache(model.forward, cache)
+        output = model(input_ids=new, use_cache=True, logits_to_keep=1, **how)
+        cache = cache_of(output)
         p = torch.softmax(output.logits[:, -1].float(), dim=-1)
         if top_k:
             likely, tokens = p.topk(min(top_k, p.shape[1]))

@@ -22,6 +22,7 @@ from methods.base import HasWeights
 from methods.below import Below, below, read, skipped
 from methods.hooks import Padded, adding, at_rest, batches, only_at, padded, wide
 from methods.keyvalue import Asked, KeyValueOptions, Query
+from ske.backends.caching import with_cache
 from ske.types import UserError
 
 
@@ -197,7 +198,7 @@ def _read(holder: HasWeights, rows: Sequence[Asked]) -> _Before:
     # Without a mask: a row's own tokens don't see the padding behind them, and a row of nothing
     # but padding has numbers, not NaN.
     ids = padded([row.prompt[: row.place] for row in rows], model.device).ids
-    model.base_model(input_ids=ids, past_key_values=cache, use_cache=True)
+    model.base_model(input_ids=ids, use_cache=True, **with_cache(model.base_model.forward, cache))
     layers: Any = cache.layers
     if any(layer.keys.shape[2] < ids.shape[1] for layer in layers):  # A window that is shorter.
         return _Before([], [0] * len(rows))
@@ -211,7 +212,7 @@ def _cached(holder: HasWeights, before: _Before) -> dict[str, Any]:
     cache = DynamicCache(config=holder.model.config)
     for number, (keys, values) in enumerate(before.cache):
         cache.update(keys, values, number)
-    return {"use_cache": True, "past_key_values": cache}
+    return {"use_cache": True, **with_cache(holder.model.forward, cache)}
 
 
 def _tensors(holder: HasWeights, queries: Sequence[Query], before: _Before) -> _Batch:

@@ -9,6 +9,7 @@ import torch
 from transformers import DynamicCache
 
 from ske.backends import local, shared
+from ske.backends.caching import cache_of, with_cache
 from ske.backends.common import reply_of
 from ske.backends.local import _ENDING, _LONG, LocalLM, _groups, load
 from ske.backends.render import Renderer
@@ -345,3 +346,12 @@ def test_pickled_weights_are_refused(model_folder: Path, tmp_path: Path) -> None
     torch.save(tiny.lm().model.state_dict(), tmp_path / "pytorch_model.bin")
     with pytest.raises(UserError, match="cannot be loaded"):
         load(ModelConfig(path=str(tmp_path)))
+
+
+def test_a_cache_is_handed_over_by_the_name_that_a_model_knows() -> None:
+    def old(input_ids: object, past_key_values: object = None) -> None: ...
+    def new(input_ids: object, cache: object = None) -> None: ...
+
+    assert with_cache(old, 1) == {"past_key_values": 1}
+    assert with_cache(new, 1) == {"cache": 1}
+    assert cache_of({"past_key_values": 1}) == cache_of({"cache": 1, "past_key_values": 2}) == 1

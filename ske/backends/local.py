@@ -20,6 +20,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from ske import processes
+from ske.backends.caching import cache_of, with_cache
 from ske.backends.common import load_tokenizer, reply_of, unloadable
 from ske.backends.render import Renderer
 from ske.backends.shared import apart, narrowed, reads_apart, repeated
@@ -141,7 +142,8 @@ class LocalLM:
             return None
         ids = torch.tensor([prefix], device=self.device)
         cache = DynamicCache(config=self.model.config)
-        self.model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        how = with_cache(self.model.forward, cache)
+        self.model(input_ids=ids, use_cache=True, logits_to_keep=1, **how)
         if self._apart is None and len(prefix) >= _APART_AT_LEAST:
             self._apart = reads_apart(self.model, cache, prefix[:4])
         return cache
@@ -205,7 +207,7 @@ class LocalLM:
                 if not kept:
                     break
                 ids, mask = output.sequences, torch.cat([mask, torch.ones_like(new)], dim=1)
-                past = output.past_key_values
+                past = cache_of(output)
                 if len(kept) < len(going) and narrowed(past, kept):
                     going, ids, mask = [going[n] for n in kept], ids[kept], mask[kept]
         return said
@@ -223,10 +225,10 @@ class LocalLM:
         return model.generate(
             input_ids=ids,
             attention_mask=mask,
-            past_key_values=past,
             generation_config=how,
             use_cache=True,
             return_dict_in_generate=True,
+            **with_cache(self.model.forward, past),
         )
 
     def _forward(
@@ -241,9 +243,9 @@ class LocalLM:
             return self.model(
                 input_ids=torch.tensor(ids, device=self.device),
                 attention_mask=torch.tensor(mask, device=self.device),
-                past_key_values=begun,
                 use_cache=cache is not None,
                 logits_to_keep=len(prefix) + longest - first,
+                **with_cache(self.model.forward, begun),
             ).logits
 
     # -- details --------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from transformers.cache_utils import DynamicLayer
 from transformers.modeling_utils import PreTrainedModel
 
 from ske.backends import attention
+from ske.backends.caching import with_cache
 
 _SAME = 0.05
 """Share of the logits' spread up to which differences are rounding (bfloat16 has 8 bits)."""
@@ -58,10 +59,14 @@ def reads_apart(model: PreTrainedModel, cache: DynamicCache, ids: list[int]) -> 
         "attention_mask": torch.tensor(ones, device=model.device),
         "use_cache": True,
     }
-    copied = model(past_key_values=repeated(cache, 2, len(ids)), **asked).logits[:, : lengths[1]]
+
+    def ask(begun: DynamicCache) -> Any:
+        return model(**asked, **with_cache(model.forward, begun))
+
+    copied = ask(repeated(cache, 2, len(ids))).logits[:, : lengths[1]]
     try:
         with apart(model, cache, 2, len(ids)) as own:
-            found = model(past_key_values=own, **asked).logits[:, : lengths[1]]
+            found = ask(own).logits[:, : lengths[1]]
     except Exception:  # Whatever an architecture trips over, it can read copies.
         return False
     differ = (found - copied).float().square().mean().sqrt()
