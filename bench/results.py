@@ -22,6 +22,7 @@ from bench.document import filled
 from bench.outcome import CHANGE, LOCALITY, Must, section
 from bench.setting import machine
 from pipeline.grid import Cell, cells
+from pipeline.stage import read_manifest
 from ske.io import write_text
 
 ROOT = Path(__file__).parent.parent
@@ -104,16 +105,19 @@ def _make(part: str, seeds: Sequence[int] | None) -> None:
 
 def figures() -> str:
     """All sections, from the runs that are finished."""
-    parts = [f"Made at commit {_commit()} on {machine()}."]
+    parts: list[str] = []
+    commits: set[str] = set()
     for part, (title, musts) in PARTS.items():
         parts.append(f"## {title}")
         done, planned = _done(part)
+        commits |= {_commit(folder) for folders in done.values() for folder in folders}
         if part == "ablations":
             parts.append(ablations.section(done, planned))
             continue
         for name, folders in done.items():
             parts.append(section(name, folders, planned, BY_SIZE.get(name, musts)))
-    return "\n\n".join(parts) + "\n"
+    told = f"Written on {machine()}; the runs' commits: {', '.join(sorted(commits)) or 'none yet'}."
+    return "\n\n".join([told, *parts]) + "\n"
 
 
 def _done(part: str) -> tuple[dict[str, list[Path]], int]:
@@ -140,9 +144,9 @@ def _ske(*arguments: str) -> None:
         sys.exit(code)
 
 
-def _commit() -> str:
-    asked = ("git", "rev-parse", "--short", "HEAD")
-    return subprocess.run(asked, capture_output=True, text=True, cwd=ROOT).stdout.strip() or "?"
+def _commit(folder: Path) -> str:
+    """The commit whose code asked the models of a run."""
+    return read_manifest(folder, "ask").get("git") or "?"
 
 
 if __name__ == "__main__":
