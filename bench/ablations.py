@@ -40,7 +40,7 @@ def section(groups: Mapping[str, Sequence[Path]], planned: int) -> str:
     reference = read(groups[whole])
     columns = [c for c in COLUMNS if c.place in SHOWN]
     lines += [
-        "| SKE | seeds | " + " | ".join(c.title.removeprefix("- ") for c in columns) + " |",
+        "| SKE | seeds | " + " | ".join(c.title for c in columns) + " |",
         "|---" * (len(columns) + 2) + "|",
         _row(whole, len(groups[whole]), planned, [_mean(reference, c) for c in columns]),
     ]

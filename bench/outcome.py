@@ -63,24 +63,28 @@ class Column(NamedTuple):
     place: Place
 
 
-COLUMNS = (
+MADE = (
     Column("edit success", ("edit_success", ALL)),
     Column("paraphrase", ("paraphrase", ALL)),
     Column("portability", ("portability", ALL)),
     Column("share of PROMPT's", (SHARE, ALL)),
     Column("unseen kinds", ("hard", "Beyond")),
     Column("unseen kinds, share of PROMPT's", (SHARE, "Beyond")),
-    Column("locality", ("locality", ALL)),
-    Column("- apart from the new value", ("locality", LOCALITY[0])),
-    Column("- other subjects", ("locality", LOCALITY[1])),
-    Column("- other relations", ("locality", LOCALITY[2])),
-    Column("capability", ("capability", ALL)),
-    Column("capability against the base", (CHANGE, ALL)),
-    Column("argues for the old", ("self_refutation", ALL)),
     Column("strongest old beliefs", ("edit_success_by_belief", "strength_4")),
+    Column("argues for the old", ("self_refutation", ALL)),
     Column("first round, at the end", (RETAINED, ALL)),
 )
-"""Those that some method has a value in are shown."""
+"""Of the edits; as in the next, columns are shown that some method has a value in."""
+STAYED = (
+    Column("locality", ("locality", ALL)),
+    Column("apart from the new value", ("locality", LOCALITY[0])),
+    Column("other subjects", ("locality", LOCALITY[1])),
+    Column("other relations", ("locality", LOCALITY[2])),
+    Column("capability", ("capability", ALL)),
+    Column("capability against the base", (CHANGE, ALL)),
+)
+"""Of what should have stayed as it was."""
+COLUMNS = (*MADE, *STAYED)
 
 
 class Found(NamedTuple):
@@ -136,7 +140,9 @@ def section(name: str, folders: Sequence[Path], planned: int, musts: Sequence[Mu
     n = len({case for case, _ in made})
     parts = [f"{told}, {n} different edits. In brackets: 95 % intervals."]
     for protocol in found.protocols:
-        parts += [f"**{PROTOCOLS[protocol].capitalize()}**", _table(found, protocol)]
+        name = PROTOCOLS[protocol]
+        parts += [f"**The edits, {name}**", _table(found, protocol, MADE)]
+        parts += [f"**What should have stayed, {name}**", _table(found, protocol, STAYED)]
     parts += [_differences(found), _goals(found, musts)]
     return "\n\n".join(part for part in parts if part)
 
@@ -167,14 +173,20 @@ def _alone(folder: Path) -> Answers:
     return read_answers(folder, load(folder / "config.yaml"), "make results")
 
 
-def _table(found: Found, protocol: str) -> str:
-    columns = [c for c in COLUMNS if any(found.of(protocol, m, c.place) for m in found.methods)]
+def _table(found: Found, protocol: str, columns: Sequence[Column]) -> str:
+    values = {
+        method: [found.of(protocol, method, column.place) for column in columns]
+        for method in found.methods
+    }
+    kept = [n for n in range(len(columns)) if any(own[n] for own in values.values())]
+    if not kept:
+        return "-"
     lines = [
-        "| | " + " | ".join(c.title for c in columns) + " |",
-        "|---" * (len(columns) + 1) + "|",
+        "| | " + " | ".join(columns[n].title for n in kept) + " |",
+        "|---" * (len(kept) + 1) + "|",
     ]
-    for method in found.methods:
-        cells = [shown(found.of(protocol, method, column.place)) for column in columns]
+    for method, own in values.items():
+        cells = [shown(own[n]) for n in kept]
         lines.append(f"| {method_label(method)} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -224,7 +236,7 @@ def _goals(found: Found, musts: Sequence[Must]) -> str:
             met = "met" if got and must.met(got) else "**missed**"
             cells.append(f"{shown(got)} {met}" if got else "-")
         name = next(c.title for c in COLUMNS if c.place == (must.metric, must.category))
-        lines.append(f"| {name.removeprefix('- ')} | {must} | " + " | ".join(cells) + " |")
+        lines.append(f"| {name} | {must} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
