@@ -41,21 +41,17 @@ AT_64 = (
     Must("edit_success_by_belief", "strength_4", least=95),
 )
 """What SKE is asked for at 64 edits in one batch."""
-PARTS: dict[str, tuple[str, tuple[Must, ...]]] = {
-    "main": ("64 edits in one batch", AT_64),
-    "tasks": (
-        "Insertion and erasure",
-        (Must("edit_success", least=95), Must("locality", least=98)),
-    ),
-    "sizes": ("From one edit to all", ()),
-    "sequential": (
-        "Sixteen rounds of sixteen edits",
-        (Must("retained", least=95), Must("locality", least=95)),
-    ),
-    "ablations": ("What each part is for", ()),
-    "second-world": ("A second world, nothing tuned on it", AT_64),
+ABLATIONS = "ablations"
+"""The part that is one table."""
+PARTS: dict[str, tuple[Must, ...]] = {
+    "main": AT_64,
+    "tasks": (Must("edit_success", least=95), Must("locality", least=98)),
+    "sizes": (),
+    "sequential": (Must("retained", least=95), Must("locality", least=95)),
+    ABLATIONS: (),
+    "second-world": AT_64,
 }
-"""Grid file -> title and goals."""
+"""Grid file -> goals."""
 SHORT = "short"
 """A grid file that is for the terminal alone."""
 BY_SIZE = {
@@ -91,7 +87,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     for part in [] if chosen.tables else chosen.only:
         _make(part, chosen.seeds)
-    write_text(DOCS, filled(DOCS.read_text(encoding="utf-8"), figures()))
+    text = DOCS.read_text(encoding="utf-8")
+    for place, figures in (item for part in PARTS for item in sections(part).items()):
+        text = filled(text, figures, place)
+    write_text(DOCS, text)
 
 
 def _make(part: str, seeds: Sequence[int] | None) -> None:
@@ -103,21 +102,30 @@ def _make(part: str, seeds: Sequence[int] | None) -> None:
             _ske(*cell.command()[1:])
 
 
-def figures() -> str:
-    """All sections, from the runs that are finished."""
-    parts: list[str] = []
-    commits: set[str] = set()
-    for part, (title, musts) in PARTS.items():
-        parts.append(f"## {title}")
-        done, planned = _done(part)
-        commits |= {_commit(folder) for folders in done.values() for folder in folders}
-        if part == "ablations":
-            parts.append(ablations.section(done, planned))
-            continue
-        for name, folders in done.items():
-            parts.append(section(name, folders, planned, BY_SIZE.get(name, musts)))
-    told = f"Written on {machine()}; the runs' commits: {', '.join(sorted(commits)) or 'none yet'}."
-    return "\n\n".join([told, *parts]) + "\n"
+def sections(part: str) -> dict[str, str]:
+    """Place in the document -> tables, of what has been run here; other places stay as they are."""
+    done, planned = _done(part)
+    if part == ABLATIONS:
+        folders = [folder for group in done.values() for folder in group]
+        return {part: _made(folders) + ablations.section(done, planned)} if folders else {}
+    musts = PARTS[part]
+    return {
+        f"{part}/{name}": _made(folders) + section(name, folders, planned, BY_SIZE.get(name, musts))
+        for name, folders in done.items()
+        if folders
+    }
+
+
+def places() -> list[str]:
+    """Every place that the document must have."""
+    groups = [f"{part}/{name}" for part in PARTS if part != ABLATIONS for name in _done(part)[0]]
+    return [*groups, ABLATIONS]
+
+
+def _made(folders: Sequence[Path]) -> str:
+    """Which code asked the models of some runs, and where."""
+    commits = sorted({read_manifest(folder, "ask").get("git") or "?" for folder in folders})
+    return f"Runs of commit {', '.join(commits)}; {machine()}.\n\n"
 
 
 def _done(part: str) -> tuple[dict[str, list[Path]], int]:
@@ -142,11 +150,6 @@ def _ske(*arguments: str) -> None:
     command = [str(Path(sys.executable).with_name("ske")), *arguments]
     if code := subprocess.run(command, check=False).returncode:
         sys.exit(code)
-
-
-def _commit(folder: Path) -> str:
-    """The commit whose code asked the models of a run."""
-    return read_manifest(folder, "ask").get("git") or "?"
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from minirun import minirun
 
 from bench import __main__ as bench
 from bench import ablations, gpu, growth, results
+from bench.document import filled
 from bench.memory import held
 from bench.outcome import Must, section
 from bench.row import Row, markdown
@@ -35,25 +36,45 @@ def test_results_say_what_was_found_and_which_goals_are_met(tmp_path: Path) -> N
 
 
 def test_make_results_runs_what_is_asked_for_and_writes_the_document(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[tuple[str, ...]] = []
     document = tmp_path / "results.md"
-    document.write_text("# Results\n<!-- figures -->\nold\n<!-- end of figures -->\n")
+    # What was run elsewhere stays.
+    marks = [f"<!-- {name} -->\nold {name}\n<!-- end of {name} -->" for name in results.places()]
+    document.write_text("\n".join(marks))
     monkeypatch.setattr(results, "_ske", lambda *arguments: asked.append(arguments))
     monkeypatch.setattr(results, "DOCS", document)
     monkeypatch.chdir(tmp_path)
     results.main(["--only", "main", "second-world", "--seeds", "3"])
     assert [command[0] for command in asked] == ["run", "world", "run"]
     assert all("edits.seed=3" in command for command in asked if command[0] == "run")
-    text = document.read_text()
-    assert "0 of 5 seeds: not run yet" in text and "old" not in text
-    asked.clear()
-    results.main(["--tables"])
-    assert not asked
+    assert document.read_text() == "\n".join(marks)
+    folder = minirun(tmp_path / "one").folder
+    monkeypatch.setattr(results, "_done", lambda part: ({"insertion": [folder]}, 5))
+    text = results.sections("tasks")["tasks/insertion"]
+    assert text.startswith("Runs of commit ") and "1 of 5 seeds" in text
+    monkeypatch.undo()
+
+
+def test_the_short_form_is_for_the_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[tuple[str, ...]] = []
+    monkeypatch.setattr(results, "_ske", lambda *arguments: asked.append(arguments))
+    monkeypatch.setattr(results, "DOCS", tmp_path / "nowhere.md")
+    monkeypatch.chdir(tmp_path)
     results.main(["--short"])
     assert len(asked) == 3
     assert "0 of 3 seeds" in capsys.readouterr().out
+
+
+def test_the_document_has_a_place_for_every_part() -> None:
+    text = results.DOCS.read_text(encoding="utf-8")
+    for place in results.places():
+        assert "here" in filled(text, "here", place)
+    with pytest.raises(ValueError, match="no place for 'nowhere'"):
+        filled(text, "here", "nowhere")
 
 
 def test_a_goal_can_bound_the_mean_and_its_interval() -> None:
