@@ -13,7 +13,7 @@ from agents.packer import Packed, Packing
 from bench import agents as bench
 from bench import agents_cost
 from bench.agents_cost import Cost
-from bench.document import BEGIN, END, filled
+from bench.document import filled
 from bench.measuring import measured
 from bench.variants import VARIANTS, Task, file_order, naive_of, written
 from ske.config import DesignConfig
@@ -80,11 +80,12 @@ def test_the_measure_is_the_examiner_s_by_hand(tmp_path: Path) -> None:
 
 
 def test_figures_go_between_the_marks_and_nowhere_else() -> None:
-    text = f"before\n{BEGIN}\nold\n{END}\nafter"
+    begin, end = "<!-- figures -->", "<!-- end of figures -->"
+    text = f"before\n{begin}\nold\n{end}\nafter"
     new = filled(text, "a \\1 table\n")
-    assert new == f"before\n{BEGIN}\na \\1 table\n{END}\nafter"
+    assert new == f"before\n{begin}\na \\1 table\n{end}\nafter"
     document = bench.DOCS.read_text(encoding="utf-8")
-    assert document.count(BEGIN) == document.count(END) == 1
+    assert document.count(begin) == document.count(end) == 1
     for name in VARIANTS:
         assert name.removeprefix("no ") in document
 
