@@ -130,7 +130,7 @@ class TeachConfig(Frozen):
 
     lexicon: bool = True
     """Whether the Questioner knows relations (`prompts/relations.yaml`). false: it asks in generic
-    forms alone, as it does of a relation that is not in there."""
+    forms alone, as it does of a relation that is not in there. The designer's layouts know them."""
     paraphrases: int = Field(default=3, ge=0)
     """Other wordings of each fact."""
     consequences: int = Field(default=6, ge=0)

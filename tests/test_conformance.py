@@ -167,6 +167,8 @@ def test_r_rome(number: int) -> None:
     same(left, stored["u"])
     same(right, stored["right"])
     same_digest(torch.outer(left, right), stored["update"])
+    # The mean key makes another update than ROME's of the same fact.
+    assert not torch.allclose(right, torch.tensor(entry("rome", "facts", number)["right"]).double())
 
 
 # -- MEMIT and AlphaEdit --------------------------------------------------------------------------

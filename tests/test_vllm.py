@@ -162,7 +162,10 @@ def test_an_edit_under_a_prompt_reaches_the_model_behind_it(
         edit.applied(remote) as edited,
         edit.applied(own) as expected,
     ):
-        same(edited.logprobs(pairs(), 5), expected.logprobs(pairs(), 5))
+        found = edited.logprobs(pairs(), 5)
+        same(found, expected.logprobs(pairs(), 5))
+    with prompt.applied(engine) as remote:
+        assert remote.logprobs(pairs(), 5) != found
 
 
 def test_after_an_error_the_base_is_back(here: local.LocalLM, engine: vllm.VllmLM) -> None:
