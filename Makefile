@@ -13,8 +13,13 @@ demo: $(READY)
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-test-slow: $(READY)
+test-slow: $(VENV)/.ray
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
+
+# Ray runs grids on several machines: only those tests need it.
+$(VENV)/.ray: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev,ray]"
+	touch $(VENV)/.ray
 
 # vLLM has a build for processors. It goes into an environment of its own (3.5 GB), because it holds
 # on to its own versions; what it brings for pictures and sound is made for CUDA and does not load.

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import math
 import re
 import unicodedata
-from collections import Counter
+from array import array
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, Literal, NamedTuple, Protocol
@@ -35,6 +34,8 @@ MOST_TOKENS = 256
 """The encoder was trained on no longer texts."""
 
 _WORD = re.compile(r"\w+")
+_WORDS = "word:"
+"""Before a whole word; no run of characters holds a colon."""
 _COMMON = 0.1
 """What a word of every sentence weighs; not nothing, or a single fact would weigh nothing."""
 _AT_ONCE = 256
@@ -72,57 +73,59 @@ class Overlap:
 
     def __init__(self, background: Sequence[str]) -> None:
         """`background` says which words are common: the facts and, if there are, practice facts."""
+        self._seen: dict[str, int] = {}
+        counted = self._rows(background, grow=True)
         self.n = len(background)
-        self.frequency = Counter(gram for text in background for gram in _grams(text))
+        self.frequency = np.bincount(counted.indices, minlength=len(self._seen))
 
     def index(self, sentences: Sequence[str]) -> Scorer:
         """Sentences as sparse rows [sentences, n-grams]."""
-        weighed = [self._shares(sentence) for sentence in sentences]
-        grams = sorted({gram for row in weighed for gram in row})
-        column = {gram: number for number, gram in enumerate(grams)}
-        rows = _sparse(weighed, column).T
+        known = self._shares(self._rows(sentences, grow=True)).T
 
         def scores(questions: Sequence[str]) -> NDArray[np.float64]:
-            asked = [dict.fromkeys(sorted(_grams(question)), 1.0) for question in questions]
-            return np.asarray((_sparse(asked, column) @ rows).todense())
+            asked = self._rows(questions, grow=False)
+            asked.resize(len(questions), known.shape[0])
+            return np.asarray((asked @ known).todense())
 
         return scores
 
-    def _shares(self, text: str) -> dict[str, float]:
+    def _rows(self, texts: Sequence[str], grow: bool) -> csr_matrix:
+        """Which n-grams each text holds, as ones, [texts, n-grams]; new ones count if `grow`."""
+        seen, places, ends = self._seen, array("q"), array("q", [0])
+        for text in texts:
+            if grow:
+                places.extend([seen.setdefault(gram, len(seen)) for gram in _grams(text)])
+            else:
+                places.extend([seen[gram] for gram in _grams(text) if gram in seen])
+            ends.append(len(places))
+        shape = (len(texts), len(seen))
+        return csr_matrix((np.ones(len(places)), np.array(places), np.array(ends)), shape=shape)
+
+    def _shares(self, rows: csr_matrix) -> csr_matrix:
         """What each n-gram counts; all together 1 (nothing for a text without words)."""
-        found = sorted(_grams(text))
-        shares: dict[str, float] = {}
-        for kind in ("word:", "char:"):
-            weights = {
-                gram: math.log((1 + self.n) / (1 + self.frequency[gram])) + _COMMON
-                for gram in found
-                if gram.startswith(kind)
-            }
-            whole = 2 * sum(weights.values())
-            shares |= {gram: weight / whole for gram, weight in weights.items()}
-        return shares
+        frequency = np.zeros(len(self._seen))
+        frequency[: len(self.frequency)] = self.frequency
+        weights = np.log((1 + self.n) / (1 + frequency)) + _COMMON
+        is_word = np.array([gram.startswith(_WORDS) for gram in self._seen], dtype=bool)
+        row, gram = rows.nonzero()
+        own = weights[gram]
+        for kind in (is_word, ~is_word):
+            whole = 2 * np.asarray(rows @ (weights * kind))
+            here = kind[gram]
+            own[here] /= whole[row[here]]
+        return csr_matrix((own, (row, gram)), shape=(len(rows.indptr) - 1, len(weights)))
 
 
-def _grams(text: str) -> set[str]:
-    """A text's words, and the runs of characters in them, ends marked by a blank."""
-    found = words(text)
-    padded = [f" {word} " for word in found]
-    runs = {
-        f"char:{word[start : start + size]}"
-        for word in padded
-        for size in CHARACTERS
-        for start in range(len(word) - size + 1)
-    }
-    return {f"word:{word}" for word in found} | runs
-
-
-def _sparse(rows: Sequence[dict[str, float]], column: dict[str, int]) -> csr_matrix:
-    """Rows of weights by n-gram -> [rows, columns]; n-grams without a column are left out."""
-    entries = [
-        (r, column[g], w) for r, row in enumerate(rows) for g, w in row.items() if g in column
-    ]
-    row, place, weight = zip(*entries, strict=True) if entries else ((), (), ())
-    return csr_matrix((weight, (row, place)), shape=(len(rows), len(column)), dtype=np.float64)
+def _grams(text: str) -> dict[str, None]:
+    """A text's words, and the runs of characters in them, ends marked by a blank; in order."""
+    found = dict.fromkeys(words(text))
+    grams = dict.fromkeys(_WORDS + word for word in found)
+    for word in found:
+        padded = f" {word} "
+        for size in CHARACTERS:
+            for start in range(len(padded) - size + 1):
+                grams[padded[start : start + size]] = None
+    return grams
 
 
 class MiniLM:

@@ -37,13 +37,19 @@ def contexts(holder: HasWeights, facts: Sequence[Fact], options: SelfTeachOption
     room = getattr(holder.model.config, "max_position_embeddings", None) or math.inf
     longest = max((len(holder.renderer.prompt_ids(ask(fact.prompt))) for fact in facts), default=0)
     limit = min(options.max_prompt_tokens, room - longest - options.max_new_tokens)
-    for packs in range(1, len(facts) + 1):
-        size = math.ceil(len(facts) / packs)
-        messages = [_message(facts[i : i + size], options) for i in range(0, len(facts), size)]
-        if all(len(holder.renderer.prompt_ids(ask("", text))) <= limit for text in messages):
-            return [messages[number // size] for number in range(len(facts))]
     if not facts:
         return []
+
+    def length(text: str) -> int:
+        return len(holder.renderer.prompt_ids(ask("", text)))
+
+    # No fewer messages can hold the facts: trying them all would take time like the facts' square.
+    fewest = length(_message(facts, options)) // limit if limit > 0 else len(facts)
+    for packs in range(min(max(1, int(fewest)), len(facts)), len(facts) + 1):
+        size = math.ceil(len(facts) / packs)
+        messages = [_message(facts[i : i + size], options) for i in range(0, len(facts), size)]
+        if all(length(text) <= limit for text in messages):
+            return [messages[number // size] for number in range(len(facts))]
     raise UserError(
         f"a prompt with one fact alone is longer than {limit:.0f} tokens; raise max_prompt_tokens "
         f"(now {options.max_prompt_tokens}) or use a model with a longer context"

@@ -1,0 +1,1 @@
+"""Our code beside that of the methods' authors, which is no part of this repository."""
