@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from eval.answers import Answers, read_answers
 from eval.further import further
-from eval.ratios import SHARE, share
+from eval.ratios import SHARE, share_over_seeds
 from eval.retention import scored
 from eval.score import ALL, BASE, CaseKey, per_case
 from eval.seeds import gather
@@ -93,7 +93,7 @@ class Found(NamedTuple):
     values: dict[tuple[str, str, Place], Cases]
 
     def of(self, protocol: str, method: str, place: Place) -> Interval | None:
-        """The mean with its interval over cases and seeds; of a share, over cases alone."""
+        """The mean with its interval over cases and seeds."""
         if place in SHARES:
             return self._share(protocol, method, SHARES[place])
         if place == (CHANGE, ALL):
@@ -102,11 +102,8 @@ class Found(NamedTuple):
         return bootstrap_seeds(cases) if cases else None
 
     def _share(self, protocol: str, method: str, place: Place) -> Interval | None:
-        own, there = (
-            {f"{c} {s}": v for (c, s), v in self.cases(protocol, m, place).items()}
-            for m in (method, TEACHER)
-        )
-        return share(own, there) if own and there and method != TEACHER else None
+        own, there = (self.cases(protocol, m, place) for m in (method, TEACHER))
+        return share_over_seeds(own, there) if method != TEACHER else None
 
     def _change(self, protocol: str, method: str, place: Place) -> Interval | None:
         own, there = (self.cases(protocol, m, place) for m in (method, BASE))

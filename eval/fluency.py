@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from eval.words import spaced
 from ske.lm import Sampling
 
 FLUENCY, ENTROPY = "fluency", "fluency_entropy"
@@ -48,7 +49,7 @@ def sampling(tokens: int) -> Sampling:
 
 def fluency(text: str) -> Fluency:
     """Both numbers of a text."""
-    words = _WORD.findall(text)
+    words = _WORD.findall(spaced(text))
     grams = {n: [tuple(words[i : i + n]) for i in range(len(words) - n + 1)] for n in WEIGHTS}
     found = _weighted({n: _entropy(own) for n, own in grams.items()})
     most = _weighted({n: math.log2(max(len(own), 1)) for n, own in grams.items()})

@@ -15,10 +15,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from eval.words import spaced
+
 _MARKS = re.compile(r"[\W_]+")
 _SUBJECT = "\x00"
 """Stands before a subject's name: no normalised word holds it."""
 _MAX_EXAMPLES = 10
+_LEAST = 3
+"""From so many words on a probe is looked for within longer texts: "Ada Byron" is everywhere."""
+_Gram = tuple[str, ...]
 _LINKS = {"at", "by", "for", "from", "in", "of", "on", "that", "to", "which", "whose", "with"}
 """Words that make what follows them a part of another question."""
 
@@ -26,7 +31,7 @@ _LINKS = {"at", "by", "for", "from", "in", "of", "on", "that", "to", "which", "w
 def normalise(text: str) -> str:
     """Casefolded words with one space between: punctuation, layout and case don't make a text."""
     text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
-    return _MARKS.sub(" ", text).strip()
+    return _MARKS.sub(" ", spaced(text)).strip()
 
 
 class Example(NamedTuple):
@@ -71,10 +76,11 @@ class Guard:
     A query is a copy of a probe if the normalised texts are equal, or if they have a subject in
     common and their word n-grams (a subject counts as one word) have a Jaccard similarity of at
     least `threshold`, or at least that share of the probe's n-grams lies in the query in place
-    ("Complete this: <probe>"). Not so if the query composes: "The religion of <the mother of X
-    is>" asks something else, as does a query that is part of a longer probe. Texts without a
-    known subject are compared on their plain words; there, only a whole probe counts as
-    contained, since what differs may be the entity.
+    ("Complete this: <probe>"). A probe of fewer words than an n-gram is one itself, from three
+    words on; a shorter one is only copied by its equals. Not so if the query composes: "The
+    religion of <the mother of X is>" asks something else, as does a query that is part of a longer
+    probe. Texts without a known subject are compared on their plain words; there, only a whole
+    probe counts as contained, since what differs may be the entity.
 
     Probes are indexed by their rarest n-grams, so a check looks at few probes however many
     there are.
@@ -153,9 +159,14 @@ class Guard:
             self._texts.append((probe, text))
             if text.subjects:
                 self._templates.setdefault(text.template, probe)
-        every = [set(_ngrams(text.words, self._ngram)) for _, text in self._texts]
+        sizes = [min(self._ngram, len(text.words)) for _, text in self._texts]
+        every = [
+            set(_ngrams(text.words, size)) if size >= min(_LEAST, self._ngram) else set()
+            for (_, text), size in zip(self._texts, sizes, strict=True)
+        ]
         frequency = Counter(gram for grams in every for gram in grams)
-        self._postings: dict[tuple[str, tuple[str, ...]], list[int]] = {}
+        self._sizes = sorted({size for size, grams in zip(sizes, every, strict=True) if grams})
+        self._postings: dict[_Gram, list[tuple[str, int]]] = {}
         for number, grams in enumerate(every):
             # A near-copy lacks at most this many of the probe's n-grams, so it has one of the
             # rarest `spare + 1`; the common ones ("the name of the country") need no index.
@@ -163,28 +174,33 @@ class Guard:
             rarest = sorted(grams, key=lambda gram: (frequency[gram], gram))[: spare + 1]
             for subject in self._texts[number][1].subjects or {""}:
                 for gram in rarest:
-                    self._postings.setdefault((subject, gram), []).append(number)
+                    self._postings.setdefault(gram, []).append((subject, number))
 
     def _near(self, text: _Text) -> str | None:
-        grams = _ngrams(text.words, self._ngram)
+        subjects = text.subjects or {""}
+        places = {size: _places(_ngrams(text.words, size)) for size in self._sizes}
         candidates = {
             number
-            for subject in text.subjects or {""}
+            for grams in places.values()
             for gram in grams
-            for number in self._postings.get((subject, gram), ())
+            for subject, number in self._postings.get(gram, ())
+            if subject in subjects
         }
-        scored = [(self._likeness(text, number), -number) for number in candidates]
+        scored = [(self._likeness(text.words, places, number), -number) for number in candidates]
         likeness, number = max(scored, default=(0.0, 0))
         return self._texts[-number][0] if likeness >= self._threshold - 1e-9 else None
 
-    def _likeness(self, query: _Text, number: int) -> float:
+    def _likeness(
+        self, words: tuple[str, ...], places: dict[int, dict[_Gram, list[int]]], number: int
+    ) -> float:
         probe = self._texts[number][1]
-        of_query, of_probe = _ngrams(query.words, self._ngram), _ngrams(probe.words, self._ngram)
-        contained = _contained(query.words, of_query, of_probe)
+        size = min(self._ngram, len(probe.words))
+        of_query, of_probe = places[size], _ngrams(probe.words, size)
+        contained = _contained(words, of_query, of_probe)
         if not probe.subjects and contained < 1:
             contained = 0.0
-        common, either = set(of_query) & set(of_probe), set(of_query) | set(of_probe)
-        return max(contained, len(common) / len(either))
+        common = sum(gram in of_query for gram in set(of_probe))
+        return max(contained, common / (len(of_query) + len(set(of_probe)) - common))
 
     def _parse(self, key: str) -> _Text:
         """Join each known subject in a normalised text to one word, the longest name first."""
@@ -218,13 +234,21 @@ def _ngrams(words: tuple[str, ...], n: int) -> list[tuple[str, ...]]:
     return [words[start : start + n] for start in range(len(words) - n + 1)]
 
 
+def _places(grams: Sequence[_Gram]) -> dict[_Gram, list[int]]:
+    """Where each n-gram stands."""
+    places: dict[_Gram, list[int]] = {}
+    for position, gram in enumerate(grams):
+        places.setdefault(gram, []).append(position)
+    return places
+
+
 def _contained(
-    words: tuple[str, ...], of_query: list[tuple[str, ...]], of_probe: list[tuple[str, ...]]
+    words: tuple[str, ...], of_query: dict[_Gram, list[int]], of_probe: list[_Gram]
 ) -> float:
     """The share of the probe's n-grams that stand in the query at one offset, unless composed."""
-    place = {gram: position for position, gram in enumerate(of_probe)}
+    own = {gram: position for position, gram in enumerate(of_probe)}
     offsets = Counter(
-        position - place[gram] for position, gram in enumerate(of_query) if gram in place
+        position - place for gram, place in own.items() for position in of_query.get(gram, ())
     )
     counts = [
         count for offset, count in offsets.items() if offset <= 0 or words[offset - 1] not in _LINKS

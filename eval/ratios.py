@@ -12,7 +12,7 @@ import numpy as np
 
 from eval.levels import Floats
 from eval.score import ALL, CaseKey, mean
-from eval.stats import Interval
+from eval.stats import BySeed, Interval, bootstrap_seeds, by_case
 from eval.tables import RESULT_COLUMNS, TableRow, shown
 
 CEILINGS = ("prompt", "retrieval")
@@ -51,6 +51,25 @@ def share(
     tail = (1 - level / 100) / 2
     low, high = np.quantile(_resampled(pairs, n_resamples, seed), [tail, 1 - tail])
     return Interval(value, min(float(low), value), max(float(high), value), len(common))
+
+
+def share_over_seeds(own: BySeed[str], ceiling: BySeed[str]) -> Interval | None:
+    """`share` of means over cases of means over seeds; the interval is over cases and seeds.
+
+    With R the share, the mean of own - R ceiling is 0; its interval over both levels
+    (`eval.stats.bootstrap_seeds`), divided by the ceiling's mean, is R's, to first order. It is no
+    narrower than that of `share` on the cases' means over seeds, which knows what few cases hide.
+    """
+    common = own.keys() & ceiling.keys()
+    mine, there = ({key: each[key] for key in sorted(common)} for each in (own, ceiling))
+    found = share(by_case(mine), by_case(there))
+    if found is None or len({seed for _, seed in common}) == 1:
+        return found
+    apart = {key: mine[key] - found.mean / 100 * there[key] for key in mine}
+    moved = bootstrap_seeds(apart, bounds=None)
+    scale = 100 / mean(list(by_case(there).values()))
+    low, high = found.mean + scale * moved.low, found.mean + scale * moved.high
+    return Interval(found.mean, max(0.0, min(found.low, low)), max(found.high, high), found.n)
 
 
 def _resampled(pairs: Floats, n_resamples: int, seed: int) -> Floats:

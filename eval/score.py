@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
+from eval.words import spaced
 from ske.types import ERASED, Frozen
 
 Metric = Literal["edit_success", "paraphrase", "portability", "locality", "hard"]
@@ -117,7 +118,8 @@ class ErrorKey(NamedTuple):
 _ARTICLE = re.compile(r"^[\W_]*(?:a|an|the)\s+(?=[^\s])")
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}\b)")
 _DECIMAL = re.compile(r"(?<=\d)\.(?=\d)")
-_DECIMAL_MARK = "\ue000"  # private use: no text that people write holds it
+_MINUS = re.compile(r"(?<!\S)[-\u2212](?=\d)")
+_DECIMAL_MARK, _MINUS_MARK = "\ue000", "\ue001"  # private use: no text that people write holds them
 
 # "isn't" is "isn t" once its apostrophe is a space.
 _AUX = "is|was|are|were|does|did|do|has|have|had|can|could|would|should"
@@ -140,14 +142,15 @@ def _is_mark(char: str) -> bool:
 def normalise(text: str) -> str:
     """The form in which texts are compared.
 
-    NFKC, casefolded, one leading article dropped, punctuation to spaces (a decimal point stays,
-    a thousands comma goes), spaces collapsed.
+    NFKC, casefolded, one leading article dropped, punctuation to spaces (a decimal point and a
+    minus sign stay, a thousands comma goes), spaces collapsed; see `eval.words` for scripts
+    without any.
     """
     text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
     text = _ARTICLE.sub("", text.strip())
-    text = _DECIMAL.sub(_DECIMAL_MARK, _THOUSANDS.sub("", text))
-    text = "".join(" " if _is_mark(char) else char for char in text)
-    return " ".join(text.replace(_DECIMAL_MARK, ".").split())
+    text = _DECIMAL.sub(_DECIMAL_MARK, _THOUSANDS.sub("", _MINUS.sub(_MINUS_MARK, text)))
+    text = spaced("".join(" " if _is_mark(char) else char for char in text))
+    return " ".join(text.replace(_DECIMAL_MARK, ".").replace(_MINUS_MARK, "-").split())
 
 
 def first_sentence(text: str) -> str:

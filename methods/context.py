@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from methods.base import HasWeights, Wraps, innermost
-from ske.lm import LM, Chat, Message, Pair, Reply, Sampling, Scored
-from ske.types import UserError
+from ske.lm import LM, Chat, Message, Pair, Reply, Sampling, Scored, ask
+from ske.types import Fact, UserError
 
 Rewrite = Callable[[LM, Sequence[Chat]], list[Chat]]
 """Chats as they come -> chats as the model reads them; an untouched one is the same object."""
@@ -65,31 +65,76 @@ class ContextLM:
     def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Reply]:
         """Continue each chat under its context."""
         rewritten = self._rewrite(self.inner, chats)
-        self._check(rewritten, [sampling.max_new_tokens] * len(rewritten))
+        self._check(rewritten, lambda place, holder: sampling.max_new_tokens)
         cut = sampling.model_copy(update={"stop": (*sampling.stop, *self._stop)})
         return _in_groups(rewritten, rewritten, lambda some: self.inner.generate(some, cut))
 
     def logprobs(self, pairs: Sequence[Pair], top_k: int = 0) -> list[Scored]:
         """Score each answer under its context."""
         chats = self._rewrite(self.inner, [pair.chat for pair in pairs])
+
+        def length(place: int, holder: HasWeights) -> int:
+            pair = pairs[place]
+            return len(holder.renderer.answer_ids(chats[place], pair.answer, pair.end))
+
         # An answer has at most as many tokens as bytes.
-        self._check(chats, [len(pair.answer.encode()) + 1 for pair in pairs])
+        self._check(chats, length, [len(pair.answer.encode()) + 2 for pair in pairs])
         items = [pair._replace(chat=chat) for pair, chat in zip(pairs, chats, strict=True)]
         return _in_groups(chats, items, lambda some: self.inner.logprobs(some, top_k))
 
-    def _check(self, chats: Sequence[Chat], answers: Sequence[int]) -> None:
-        """Raises UserError if a prompt and its answer are longer than the context window."""
+    def _check(
+        self,
+        chats: Sequence[Chat],
+        length: Callable[[int, HasWeights], int],
+        most: Sequence[int] | None = None,
+    ) -> None:
+        """Raises UserError if a prompt and its answer are longer than the context window.
+
+        `length` is an answer's, `most` no less and known without tokens.
+        """
         holder = weights_behind(self.inner)
         window = window_of(holder) if holder else None
         if holder is None or window is None:
             return  # what a server can read is for the server to say
-        for chat, answer in zip(chats, answers, strict=True):
+        for place, chat in enumerate(chats):
+            if most and fits_in(chat, holder, window - most[place]):
+                continue
+            answer = length(place, holder)
             if not fits_in(chat, holder, window - answer):
                 raise UserError(
                     f"method {self._method!r}: a prompt of {len(holder.renderer.prompt_ids(chat))} "
                     f"tokens and {answer} for its answer are more than the model's context window "
                     f"of {window}; {self._advice}"
                 )
+
+
+def refuse_too_long(
+    lm: LM, method: str, prompts: Sequence[tuple[str, Sequence[Fact]]], advice: str
+) -> None:
+    """See that system messages and the questions of their own facts fit into the window.
+
+    Args:
+        lm: The model, edits of others on it or not.
+        method: Whose messages they are.
+        prompts: Each message with the facts in it.
+        advice: What to do about it.
+
+    Raises:
+        UserError: One does not fit.
+    """
+    holder = weights_behind(lm)
+    window = window_of(holder) if holder else None
+    if holder is None or window is None:
+        return
+    added = added_tokens(lm, holder, [ask(facts[0].prompt) for _, facts in prompts[:16] if facts])
+    for system, facts in prompts:
+        longest = max((fact.prompt for fact in facts), key=len, default="")
+        size = len(holder.renderer.prompt_ids(ask(longest, system)))
+        if size + added > window:
+            raise UserError(
+                f"method {method!r}: {len(facts)} facts and a question take {size} tokens, and "
+                f"{window - added} of the context window of {window} are free; {advice}"
+            )
 
 
 def fits_in(chat: Chat, holder: HasWeights, tokens: int) -> bool:

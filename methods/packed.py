@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import Field
 
 from methods.base import HasWeights, Workshop, options_of
-from methods.context import ContextLM, added_tokens, question_of, under, weights_behind, window_of
+from methods.context import ContextLM, question_of, refuse_too_long, under, weights_behind
 from methods.demonstrations import statement
 from methods.prompt import PromptOptions
 from methods.retrievers import Kind, nearest, retriever
@@ -133,23 +133,15 @@ class Packed:
         return len(holder.renderer.prompt_ids(ask(question, self._system(facts))))
 
     def _check(self, lm: LM, holder: HasWeights | None, packs: Sequence[Sequence[Fact]]) -> None:
-        if holder is None:
-            return
         most = self.options.tokens_per_prompt
-        window = window_of(holder)
-        added = added_tokens(lm, holder, [ask(pack[0].prompt) for pack in packs[:16]])
-        for pack in packs:
-            if most is not None and self._size(pack, holder) > most:
-                raise UserError(
-                    f"options.{NAME}.tokens_per_prompt = {most}: fact {pack[0].id!r} alone takes "
-                    f"{self._size(pack, holder)} tokens; set it higher"
-                )
-            size = self._size(pack, holder, max((fact.prompt for fact in pack), key=len))
-            if window is not None and size + added > window:
-                raise UserError(
-                    f"method {NAME!r}: {len(pack)} facts and a question take {size} tokens, and "
-                    f"{window - added} of the context window of {window} are free; {SMALLER}"
-                )
+        if holder is not None and most is not None:
+            for pack in packs:
+                if (size := self._size(pack, holder)) > most:
+                    raise UserError(
+                        f"options.{NAME}.tokens_per_prompt = {most}: fact {pack[0].id!r} alone "
+                        f"takes {size} tokens; set it higher"
+                    )
+        refuse_too_long(lm, NAME, [(self._system(pack), pack) for pack in packs], SMALLER)
 
 
 def split(

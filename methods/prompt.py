@@ -13,10 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from methods.base import Workshop, options_of
+from methods.context import ContextLM, refuse_too_long, under
 from prompts.layouts import system_prompt, view
 from ske.io import write_json
-from ske.lm import LM, Chat, Pair, Reply, Sampling, Scored
+from ske.lm import LM, Chat
 from ske.types import Fact, Frozen
+
+NAME = "prompt"
+FEWER = (
+    "edit fewer facts at once (edits.limit), or take prompt_packed or retrieval instead of prompt"
+)
 
 
 class PromptOptions(Frozen):
@@ -25,27 +31,6 @@ class PromptOptions(Frozen):
     layout: str = "new_fact"
     header: str = "acknowledge"
     footer: str = "none"
-
-
-class PromptedLM:
-    """An `LM` that puts a system message before every chat."""
-
-    def __init__(self, lm: LM, system: str) -> None:
-        """`system` comes before whatever system message a chat has already."""
-        self.inner, self.system = lm, system
-
-    def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Reply]:
-        """Continue each chat under the prompt."""
-        return self.inner.generate([self._under(chat) for chat in chats], sampling)
-
-    def logprobs(self, pairs: Sequence[Pair], top_k: int = 0) -> list[Scored]:
-        """Score each answer under the prompt."""
-        return self.inner.logprobs([p._replace(chat=self._under(p.chat)) for p in pairs], top_k)
-
-    def _under(self, chat: Chat) -> Chat:
-        rest: Chat = [message for message in chat if message["role"] != "system"]
-        system = [self.system, *(m["content"] for m in chat if m["role"] == "system")]
-        return [{"role": "system", "content": "\n\n".join(system)}, *rest]
 
 
 class PromptEdit:
@@ -58,7 +43,11 @@ class PromptEdit:
     @contextmanager
     def applied(self, lm: LM) -> Iterator[LM]:
         """The same model, prompted; nested prompts stand one after the other."""
-        yield PromptedLM(lm, self.system)
+
+        def rewrite(inner: LM, chats: Sequence[Chat]) -> list[Chat]:
+            return [under(self.system, chat) for chat in chats]
+
+        yield ContextLM(lm, rewrite, NAME, FEWER)
 
     def save(self, folder: Path) -> None:
         """Write `edit.json`."""
@@ -75,13 +64,18 @@ class Prompt:
 
     def __init__(self, options: dict[str, Any], workshop: Workshop) -> None:
         """Raises UserError on unknown options."""
-        self.options: PromptOptions = options_of(PromptOptions, options, "prompt")
+        self.options: PromptOptions = options_of(PromptOptions, options, NAME)
         self.workshop = workshop
 
     def edit(self, lm: LM, facts: Sequence[Fact]) -> PromptEdit:
-        """Write the facts down."""
+        """Write the facts down.
+
+        Raises:
+            UserError: they do not fit into the model's context window.
+        """
         views = [view(fact) for fact in facts]
         options = self.options
         system = system_prompt(views, options.layout, options.header, options.footer)
+        refuse_too_long(lm, NAME, [(system, facts)], FEWER)
         self.workshop.used("prompts", [system])
         return PromptEdit(system)

@@ -13,12 +13,12 @@ from transformers.modeling_utils import PreTrainedModel
 
 @contextmanager
 def as_found(
-    model: PreTrainedModel, trained: Sequence[str] = (), precise: bool = False
+    model: PreTrainedModel, trained: Sequence[str] = ()
 ) -> Iterator[dict[str, torch.Tensor]]:
     """Put back flags, configs, dropout, the model's own forward, and weights, whatever happens.
 
-    Inside, the parameters named in `trained` are copies (with `precise` in float32, since steps of
-    fine-tuning get lost in the 8 bits of bfloat16), all others are frozen if there are any such.
+    Inside, the parameters named in `trained` are copies in float32, since steps of fine-tuning get
+    lost in the 8 bits of bfloat16; all others are frozen if there are any such.
 
     Yields:
         The untouched tensors of `trained`, by name.
@@ -38,7 +38,7 @@ def as_found(
                 model.requires_grad_(False)
             for name, original in originals.items():
                 parameter = model.get_parameter(name)
-                parameter.data = original.to(torch.float32 if precise else None, copy=True)
+                parameter.data = original.to(torch.float32, copy=True)
                 parameter.requires_grad_(True)
             yield originals
         finally:

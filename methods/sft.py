@@ -88,12 +88,12 @@ def train_with(
     rows = [row_of(holder, lesson) for lesson in lessons]
     packed = keeps_apart(holder.model, [row["input_ids"] for row in rows[:2]])
     trained = () if recipe.adapter else recipe.weights or _all_weights(holder)
-    with (
-        work_folder(workshop) as folder,
-        as_found(holder.model, trained, precise=recipe.weights is not None) as before,
-    ):
+    # Before the weights to be trained become fp32: the others' precision says how to compute.
+    half = holder.model.dtype == torch.bfloat16
+    with work_folder(workshop) as folder, as_found(holder.model, trained) as before:
+        how = arguments(holder, options, workshop, folder, len(rows), recipe.steady)
         config = SFTConfig(
-            **arguments(holder, options, workshop, folder, len(rows), recipe.steady),
+            **{**how, "bf16": half},
             max_length=None,
             dataset_kwargs={"skip_prepare_dataset": True},
         )

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from pipeline.stage import fingerprint
+from pipeline.stage import weights_key
 from ske.config import ModelConfig
 from ske.lm import LM
 from ske.types import NeedsWeights
@@ -46,7 +46,7 @@ def ready(model: ModelConfig) -> None:
 
 def base_key(model: ModelConfig) -> str:
     """What tells the base model's answers, by its backend, from those of others."""
-    own = fingerprint(model.path)
+    own = weights_key(model)
     return f"{own} by vllm {model.engine}" if model.backend == "vllm" else own
 
 
@@ -60,7 +60,7 @@ def teacher_key(model: ModelConfig) -> str:
 def asked(run: Run, edits: Sequence[Path]) -> Asked:
     """Who is asked in a run with these edits: the backend, if it can take every one of them."""
     model = run.config.model
-    by_weights = Asked(lambda: run.lm, fingerprint(model.path))
+    by_weights = Asked(lambda: run.lm, weights_key(model))
     if model.backend != "vllm":
         return by_weights
     from methods.table import load_edit

@@ -172,7 +172,8 @@ def _suite(
 def _tasks(run: Run, who: Asked, folder: Path, method: str, rounds: Rounds) -> list[SkillRow]:
     """A method's answers to the harness's tasks, with all edits in the model."""
     edits = edit_folders(run, method, rounds, rounds.rounds[-1].stack)
-    key = content_hash([_key(run, who, edits, []), task_hashes(run.config)])
+    asked = [run.config.eval.tasks, run.config.eval.task_limit, task_hashes(run.config)]
+    key = content_hash([_key(run, who, edits, []), asked])
     path = folder / "items" / f"tasks-{method}-{key}.jsonl"
     with edited(who.lm(), edits) as lm:
         return task_rows(run, lm, path, method, str(summary_of(run)["dataset"]))
@@ -231,13 +232,14 @@ def _ask(
 
 
 def _key(run: Run, who: Asked, edits: Sequence[Path], numbered: Sequence[tuple[int, Item]]) -> str:
-    config: dict[str, Any] = run.config.eval.model_dump(mode="json", exclude={"judge"})
+    # Which questions there are is in the items themselves.
+    aside = {"judge", "tasks", "task_limit", "capability", "max_probes"}
+    config: dict[str, Any] = run.config.eval.model_dump(mode="json", exclude=aside)
     return content_hash(
         [
             [hash_of(edit) for edit in edits],
             config,
             who.key,
-            run.config.model.style,
             [[place, item.model_dump()] for place, item in numbered],
         ]
     )

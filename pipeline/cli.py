@@ -14,11 +14,13 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from pipeline.mistakes import check_methods, check_options
 from pipeline.run import Run
 from ske import processes
 from ske.config import Config, load
+from ske.io import locked
 from ske.types import UserError
 
 app = typer.Typer(
@@ -43,9 +45,10 @@ Stage = Annotated[str | None, typer.Option("--stage", help="Only up to this stag
 
 
 def default_folder(config: Path, suffix: str = "") -> Path:
-    """runs/NAME for configs/NAME.yaml; a run's own config.yaml means its own folder."""
+    """runs/NAME for configs/NAME.yaml; for a run's own config.yaml its folder; then the suffix."""
     if config.name == "config.yaml" and (config.parent / "stages").is_dir():
-        return config.parent
+        own = config.parent.resolve()
+        return config.parent if not suffix else own.with_name(own.name + suffix)
     return Path("runs") / f"{config.stem}{suffix}"
 
 
@@ -75,7 +78,7 @@ def compare(
     """
     names = _all_methods() if methods == "all" else _split(methods)
     check_methods(names)
-    chosen = ("base", *(name for name in names if name != "base"))
+    chosen = tuple(dict.fromkeys(("base", *names)))
     resolved = load(config, set_).model_copy(update={"methods": chosen})
     _run(resolved, out or default_folder(config, "-compare"), None)
 
@@ -106,15 +109,17 @@ def _run(config: Config, folder: Path, stage: str | None) -> None:
     if not processes.first():
         return
     if not ran:
-        out_console.print(f"Nothing to do: every stage of {folder} is done.", highlight=False)
+        out_console.print(
+            f"Nothing to do: every stage of {escape(str(folder))} is done.", highlight=False
+        )
     elif stage is None:
-        out_console.print(f"Done: {folder}", highlight=False)
+        out_console.print(f"Done: {escape(str(folder))}", highlight=False)
     if stage is None:
         from pipeline.show import table
 
         out_console.print(table(this))
         out_console.print(
-            f"Read {folder}/report.md, or open {folder}/report.html.", highlight=False
+            escape(f"Read {folder}/report.md, or open {folder}/report.html."), highlight=False
         )
 
 
@@ -222,12 +227,22 @@ def report(run_: Folder) -> None:
     this = _opened(run_, None)
     if not this.stage("ask").exists():
         raise UserError(f"{run_}: nothing was asked yet; first: ske run {run_}/config.yaml")
-    for module, name in ((scoring, "score"), (writing, "report")):
-        folder = this.stage(name)
-        folder.mkdir(parents=True, exist_ok=True)
-        module.run(this, folder)
+    for item in this.plan():
+        if item.state == "stale" and item.stage.name not in ("score", "report"):
+            out_console.print(
+                escape(
+                    f"Note: {item.stage.name} was made with another configuration than "
+                    f"{run_}/config.yaml now has ({'; '.join(item.reasons[:2])})"
+                ),
+                highlight=False,
+            )
+    with locked(this.folder):
+        for module, name in ((scoring, "score"), (writing, "report")):
+            folder = this.stage(name)
+            folder.mkdir(parents=True, exist_ok=True)
+            module.run(this, folder)
     out_console.print(
-        f"Wrote {run_}/report.md, report.html, figures/ and results.csv", highlight=False
+        escape(f"Wrote {run_}/report.md, report.html, figures/ and results.csv"), highlight=False
     )
 
 

@@ -17,7 +17,8 @@ from eval.tables import (
     written,
 )
 from pipeline.places import reference_of
-from ske.io import write_text
+from ske.io import made_folder, write_text
+from ske.types import UserError
 
 FEW = 5
 """With fewer seeds, the intervals say little about all seeds."""
@@ -29,8 +30,13 @@ def combine(folders: Sequence[Path], out: Path) -> str:
     Sequential runs have their `retention.csv` and `decay.csv` joined, too.
 
     Raises:
-        UserError: If the runs cannot be combined, see `eval.seeds.gather`; nothing is written then.
+        UserError: If the runs cannot be combined, see `eval.seeds.gather`, or `out` is no place for
+            their tables; nothing is written then.
     """
+    if (out / "stages").is_dir() or (out / "config.yaml").exists():
+        raise UserError(
+            f"--out {str(out)!r} is a run's own folder, whose results would be lost; give another"
+        )
     runs = gather(folders)
     found = runs.answers
     beside = found.beside.values
@@ -41,7 +47,7 @@ def combine(folders: Sequence[Path], out: Path) -> str:
     text = f"{len(runs.seeds)} seeds, as a level above cases:\n\n{told}\n\n{text}\n"
     if len(runs.seeds) < FEW:
         text += f"\nFewer than {FEW} seeds: what another seed would give is hardly known.\n"
-    out.mkdir(parents=True, exist_ok=True)
+    made_folder(out)
     percent, graded = written(table)
     write_csv(out / "results.csv", RESULT_COLUMNS, percent)
     write_csv(out / "graded.csv", RESULT_COLUMNS, graded)

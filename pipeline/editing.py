@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,15 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from pipeline.answering import ready
+from pipeline.mistakes import check_methods, check_options
 from pipeline.places import edit_folder, is_taught
 from pipeline.run import Run
 from ske.config import Config, apply, parse
-from ske.facts import read_facts
+from ske.facts import NEEDED, OPTIONAL, read_facts
 from ske.types import UserError
+
+GIVEN = {"data": "--facts", "methods": "--method", "model.path": "--model"}
+"""Keys that the command's own options set."""
 
 
 def edit_model(
@@ -37,7 +41,8 @@ def edit_model(
     _check_target(out)
     check_facts(facts)
     run = Run(_config(model, facts, method, overrides), out / "run")
-    ready(run.config.model)
+    check_methods(list(run.config.options))
+    check_options(run.config)
     _ = run.lm  # A model that cannot be loaded is found before anything is written.
     run.execute("train" if METHODS[method].taught else "edit")
     _publish(run, method, out)
@@ -49,6 +54,9 @@ def _config(model: str, facts: Path, method: str, overrides: list[str]) -> Confi
     """The configuration of a run that edits all facts of the file with one method."""
     tree: dict[str, Any] = {"model": {}, "edits": {}}
     for override in overrides:
+        for key, option in GIVEN.items():
+            if re.match(rf"\s*{re.escape(key)}\b", override):
+                raise UserError(f"--set {override}: here that is for {option} to say")
         apply(tree, override)
     tree["data"] = {"path": str(facts.resolve())}
     tree["methods"] = ["base", method]
@@ -66,12 +74,22 @@ def _config(model: str, facts: Path, method: str, overrides: list[str]) -> Confi
 
 def check_facts(path: Path) -> None:
     """Read a facts file before anything heavy loads; data sets are read as they are."""
-    if path.suffix in (".json", ".csv"):
+    if path.suffix in (".json", ".csv") and not _plain_facts(path):
         from eval.cases import load
 
         load(path)
     else:
         read_facts(path)
+
+
+def _plain_facts(path: Path) -> bool:
+    """Whether a JSON file holds facts and nothing else, and so is no data set."""
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    keys = {key for row in rows if isinstance(row, dict) for key in row}
+    return isinstance(rows, list) and bool(keys) and keys <= {*NEEDED, *OPTIONAL}
 
 
 def _check_target(out: Path) -> None:

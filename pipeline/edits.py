@@ -25,7 +25,7 @@ from pipeline.places import edit_folder, edit_folders, is_taught, options_for
 from pipeline.practice import workshop
 from pipeline.rounds import read_rounds
 from pipeline.run import Run
-from pipeline.stage import fingerprint
+from pipeline.stage import files_of, weights_key
 from pipeline.teacher import guard_of
 from ske import processes
 from ske.io import file_hash, read_rows, write_json
@@ -34,6 +34,8 @@ from ske.types import Fact, content_hash
 
 MARK = "key"
 """In an edit's folder, written last: what it was made from."""
+WORK = "work"
+"""Where a method keeps the checkpoints of an edit that is not finished."""
 AT_ONCE = 64
 """Single facts whose edits are made together: no more is lost if the run is killed."""
 
@@ -58,7 +60,7 @@ def train_edit(run: Run, folder: Path) -> None:
     options = run.config.train.model_dump(mode="json")
     lm, ledger = run.lm, Ledger()  # Loading the model is nobody's cost.
     with measured() as costs:
-        edit = _make(run, lm, "ske", options, read_facts(run), folder / "work", ledger, lessons)
+        edit = _make(run, lm, "ske", options, read_facts(run), folder / WORK, ledger, lessons)
         if not processes.first():
             return
         edit.save(folder / "edit")
@@ -68,7 +70,7 @@ def train_edit(run: Run, folder: Path) -> None:
     refuse(run.config.leakage.strict, "method 'ske'", leaks)
     costs |= {"bytes": size_of(folder / "edit"), "tokens": ledger.tokens(lm.tokenizer)}
     write_json(folder / "costs.json", costs)
-    shutil.rmtree(folder / "work", ignore_errors=True)
+    shutil.rmtree(folder / WORK, ignore_errors=True)
 
 
 def save_student(run: Run, edits: Sequence[Path], target: Path) -> None:
@@ -129,12 +131,26 @@ class _Task(NamedTuple):
                 run.config.seed,
                 [fact.model_dump() for fact in self.facts],
                 run.config.practice.model_dump(),
-                run.config.texts.model_dump(),
-                fingerprint(run.config.model.path),
+                {name: file_hash(path) for name, path in sorted(self._read(run).items())},
+                weights_key(run.config.model),
                 [hash_of(earlier) for earlier in self.before],
                 USED,
             ]
         )
+
+    def _read(self, run: Run) -> dict[str, Path]:
+        files = files_of(("practice", "texts"), run.config)
+        return {name: path for name, path in files.items() if path.is_file()}
+
+    def cleared(self, key: str) -> Path:
+        """Remove what an edit of another key left here; where one with this key may go on."""
+        self.place.mkdir(parents=True, exist_ok=True)
+        (self.place / WORK).mkdir(exist_ok=True)
+        other = [path for path in self.place.iterdir() if path.name != WORK]
+        other += [path for path in (self.place / WORK).iterdir() if path.name != key]
+        for path in other:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        return self.place / WORK / key
 
     def done(self, key: str) -> bool:
         """Whether it is there already."""
@@ -152,7 +168,7 @@ def _make_alone(run: Run, method: str, tasks: Sequence[_Task]) -> None:
         some = left[start : start + AT_ONCE]
         lm, shared, ledgers = run.lm, Ledger(), [Ledger() for _ in some]
         facts = [fact for task, _ in some for fact in task.facts]
-        with measured() as costs, _editor(run, method, some[0][0].place / "work", shared) as editor:
+        with measured() as costs, _editor(run, method, some[0][0].place / WORK, shared) as editor:
             assert isinstance(editor, EditsAlone)
             edits = editor.alone(lm, facts, [ledger.used for ledger in ledgers])
         for (task, key), ledger, edit in zip(some, ledgers, edits, strict=True):
@@ -169,11 +185,11 @@ def _make_once(run: Run, method: str, task: _Task) -> None:
     key = task.key(run, method)
     if task.done(key):
         return
-    shutil.rmtree(task.place, ignore_errors=True)
+    work = task.cleared(key)
     # Loading the model, and the edits below, is nobody's cost.
     ledger, options = Ledger(), options_for(run.config, method)
     with edited(run.lm, task.before) as lm, measured() as costs:
-        made = _make(run, lm, method, options, task.facts, task.place / "work", ledger)
+        made = _make(run, lm, method, options, task.facts, work, ledger)
         made.save(task.place)
     _finish(run, task, key, ledger, costs)
 
@@ -181,7 +197,7 @@ def _make_once(run: Run, method: str, task: _Task) -> None:
 def _finish(run: Run, task: _Task, key: str, ledger: Ledger, costs: dict[str, Any]) -> None:
     """What lies beside a saved edit; the key comes last."""
     ledger.save(task.place)
-    shutil.rmtree(task.place / "work", ignore_errors=True)
+    shutil.rmtree(task.place / WORK, ignore_errors=True)
     costs |= {"bytes": size_of(task.place), "tokens": ledger.tokens(run.lm.tokenizer)}
     write_json(task.place / "costs.json", costs)
     (task.place / MARK).write_text(key, encoding="utf-8")

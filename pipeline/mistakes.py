@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ske.config import Config
+from ske.config import Config, ModelConfig, found
 from ske.types import UserError
 
 
@@ -27,10 +27,44 @@ def check_options(config: Config) -> None:
     from methods.table import build
     from pipeline.answering import ready
     from pipeline.places import options_for
+    from prompts.layouts import layouts
 
     ready(config.model)
+    check_model(config.model)
+    if unknown := set(config.design.layouts) - set(layouts()):
+        raise UserError(
+            f"design.layouts: no layout {min(unknown)!r}; there are {', '.join(layouts())}"
+        )
+    if config.tuned is not None and not found(config.tuned).is_dir():
+        raise UserError(
+            f"tuned = {config.tuned!r}: no such folder; methods' options for a model are in one, "
+            "such as configs/world"
+        )
     check(config.eval.tasks)
     if "ske" in config.options:
         raise UserError("options.ske: the student's options are the keys of `train`")
     for name in config.methods:
         build(name, options_for(config, name), Workshop())
+
+
+def check_model(model: ModelConfig) -> None:
+    """Raises UserError on a model that is not there, or a device that this machine has not."""
+    import torch
+    from transformers import AutoConfig
+
+    from ske.backends.common import see_folder, unloadable
+
+    see_folder(model)
+    try:
+        AutoConfig.from_pretrained(found(model.path))
+    except (OSError, ValueError) as error:
+        raise UserError(unloadable(model, error)) from error
+    if model.device == "auto":
+        return
+    try:
+        torch.empty(0, device=model.device)
+    except (AssertionError, RuntimeError) as error:
+        raise UserError(
+            f"model.device = {model.device!r}: not on this machine "
+            f"({str(error).splitlines()[0]}); use auto, or cpu"
+        ) from error

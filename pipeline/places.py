@@ -7,14 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from methods.table import METHODS
 from pipeline.leaks import Leaks, leaks_of
 from pipeline.rounds import Mode, Round, Rounds, read_rounds
 from pipeline.run import Run
 from pipeline.stage import read_manifest
-from ske.config import Config, found
+from ske.config import Config, found, read_yaml
 
 TEACHING = ("design", "teach")
 """Stages of a taught method before its training; they are part of what its edit costs."""
@@ -25,7 +23,7 @@ def options_for(config: Config, method: str) -> dict[str, Any]:
     tuned: dict[str, Any] = {}
     if config.tuned is not None:
         path = found(config.tuned) / f"{method}.yaml"
-        tuned = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}) if path.exists() else {}
+        tuned = read_yaml(path) if path.exists() else {}
     return {**tuned, **config.options.get(method, {})}
 
 

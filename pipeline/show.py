@@ -51,7 +51,7 @@ def _cell(row: dict[str, str] | None) -> str:
 
 def plan_table(run: Run) -> Table:
     """Where every stage stands."""
-    drawn = Table(title=str(run.folder), title_justify="left")
+    drawn = Table(title=escape(str(run.folder)), title_justify="left")
     for column in ("stage", "state", "seconds", "why"):
         drawn.add_column(column)
     colours = {"done": "green", "stale": "yellow", "to do": "dim"}

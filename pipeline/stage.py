@@ -14,13 +14,14 @@ import platform
 import shutil
 import subprocess
 import time
+from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from eval import taskfiles
 from eval.knowedit import test_file
-from ske.config import Config, found
+from ske.config import Config, ModelConfig, found
 from ske.io import file_hash, write_json
 from ske.types import content_hash
 
@@ -71,20 +72,33 @@ def ingredients(stage: Stage, config: Config, folder: Path) -> dict[str, Any]:
         parts[path] = _without(select(config, path), path, stage.apart)
     if "model" in stage.keys:
         parts["model weights"] = fingerprint(config.model.path)
-    if "data" in stage.keys and config.data.path is not None:
-        path = found(config.data.path)
-        parts["data file"] = _hash_of(path)
-        if (
-            beside := test_file(path)
-        ) is not None:  # Sanitation's train file is asked its questions.
-            parts["test file"] = _hash_of(beside)
-    if "world" in stage.keys and config.data.path is None:
-        parts["world file"] = _hash_of(found(config.world.path) / "world.json")
+    parts |= {f"{name} file": _hash_of(path) for name, path in files_of(stage.keys, config).items()}
     if "eval" in stage.keys and (kept := task_hashes(config)):
         parts["task files"] = kept
     for need in stage.needs:
         parts[f"output of {need}"] = read_manifest(folder, need).get("output")
     return parts
+
+
+def files_of(keys: Sequence[str], config: Config) -> dict[str, Path]:
+    """The user's files that are read by who reads these parts of the configuration, by name."""
+    data, practice, texts = config.data.path, config.practice.path, config.texts.path
+    files: dict[str, Path] = {}
+    if data is not None and {"data", "practice"} & set(keys):
+        files["data"] = found(data)
+        # Sanitation's train file is asked its questions.
+        if "data" in keys and (beside := test_file(found(data))) is not None:
+            files["test"] = beside
+    if data is None and ("world" in keys or ("practice" in keys and practice is None)):
+        files["world"] = found(config.world.path) / "world.json"
+    if "practice" in keys and practice is not None:
+        files["practice"] = found(practice)
+    if "texts" in keys and texts is not None:
+        files["texts"] = found(texts)
+    if "tuned" in keys and config.tuned is not None:
+        tuned = ((name, found(config.tuned) / f"{name}.yaml") for name in config.methods)
+        files |= {f"tuned {name}": path for name, path in tuned if path.exists()}
+    return files
 
 
 def usual(path: str) -> Any:
@@ -129,13 +143,28 @@ def plan(stages: tuple[Stage, ...], config: Config, folder: Path) -> list[Plan]:
         if not manifest:
             item = Plan(stage, "to do", (), None)
         else:
-            gone = tuple(f"{name} is gone" for name in stage.leaves if not (folder / name).exists())
-            reasons = waiting or _changes(manifest, ingredients(stage, config, folder)) or gone
+            reasons = waiting or _changes(manifest, ingredients(stage, config, folder))
+            reasons = reasons or tuple(_damage(stage, manifest, folder))
             item = Plan(stage, "stale" if reasons else "done", reasons, manifest.get("seconds"))
         if item.state != "done":
             unfinished.add(stage.name)
         plans.append(item)
     return plans
+
+
+def _damage(stage: Stage, manifest: dict[str, Any], folder: Path) -> Iterator[str]:
+    """What is no longer as the stage left it: files that are gone, or of another size."""
+    for name in stage.leaves:
+        place = folder / name
+        if not place.exists() or (place.is_dir() and not any(place.iterdir())):
+            yield f"{name} is gone"
+    sizes = manifest.get("sizes", {})
+    for name in manifest.get("outputs", {}):
+        path = folder / "stages" / stage.name / name
+        if not path.exists():
+            yield f"{name} is gone"
+        elif path.stat().st_size != sizes.get(name, path.stat().st_size):
+            yield f"{name} is not as the stage wrote it"
 
 
 def _changes(manifest: dict[str, Any], now: dict[str, Any]) -> tuple[str, ...]:
@@ -180,6 +209,7 @@ def execute(stage: Stage, run: Any) -> None:
             "key": key,
             "ingredients": parts,
             "outputs": outputs,
+            "sizes": {name: (folder / name).stat().st_size for name in outputs},
             "output": content_hash(outputs),
             "seconds": round(time.time() - started, 1),
             **provenance(),
@@ -219,7 +249,7 @@ def read_manifest(folder: Path, stage: str) -> dict[str, Any]:
     path = folder / "stages" / stage / "manifest.json"
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+    except (OSError, ValueError):
         return {}
 
 
@@ -238,6 +268,11 @@ def fingerprint(model: str) -> str:
             if path.suffix in (".safetensors", ".json", ".jinja")
         ]
     )
+
+
+def weights_key(model: ModelConfig) -> str:
+    """What tells what local weights say from what others do: these, how they are read and asked."""
+    return content_hash([fingerprint(model.path), model.style, model.dtype, model.device])
 
 
 def _ends(path: Path) -> list[Any]:

@@ -93,7 +93,7 @@ def _known(run: Run, count: int) -> list[Asked]:
 def _texts(run: Run, folder: Path, count: int) -> list[str]:
     """What the base model says by itself, before any edit, and not about an edited subject."""
     seed = run.config.seed + _TEXT_SEED
-    key = content_hash([base_key(run.config.model), run.config.model.style, seed, count])
+    key = content_hash([base_key(run.config.model), seed, count])
     path = folder / "items" / f"texts-{key}.json"
     if not path.exists():
         write_json(path, free_texts(run.base, count, TEXT_TOKENS, seed))

@@ -43,6 +43,12 @@ def frames() -> dict[str, dict[str, str]]:
     return yaml.safe_load((ROOT / "teacher" / "frames.yaml").read_text(encoding="utf-8"))
 
 
+@cache
+def layouts() -> tuple[str, ...]:
+    """The names of all layouts."""
+    return tuple(sorted(path.stem for path in (ROOT / "teacher").glob("*.md")))
+
+
 def view(fact: Fact) -> FactView:
     """A fact as the layouts write it. A final period is the layout's business, not the value's."""
     relation = relation_of(fact)

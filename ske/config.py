@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import types
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
@@ -17,6 +17,9 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 from ske.endpoints import EndpointConfig, TeacherServer
 from ske.training import Count, NotNegativeInt, Positive, SftOptions
 from ske.types import Frozen, UserError
+
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+"""What every library takes for one."""
 
 
 class ModelConfig(Frozen):
@@ -75,7 +78,7 @@ class EditsConfig(Frozen):
 
     limit: int | None = Field(default=64, ge=1)
     """How many facts, None for all; `mode: sequential` takes rounds x per_round instead."""
-    seed: int = 0
+    seed: Seed = 0
     """Draws the facts and, on the embedded world, their new targets."""
     mode: Literal["batch", "single", "sequential"] = "batch"
     """batch: all facts in one edit. single: each alone on a fresh base, asked about itself only.
@@ -100,12 +103,14 @@ class DesignConfig(Frozen):
     moving lost facts or stating them twice. Nothing without repairs (`max_repairs`)."""
     max_facts: int = Field(default=128, ge=1)
     """The most facts one prompt may hold."""
-    layouts: tuple[str, ...] = ("by_relation", "triples", "prose", "by_subject")
+    layouts: tuple[str, ...] = Field(
+        default=("by_relation", "triples", "prose", "by_subject"), min_length=1
+    )
     """Layouts to search, best guess first; see `prompts/teacher`."""
     search: Literal["bisect", "gepa"] = "bisect"
     """How the Planner finds what to try next. "bisect": the largest capacity, layout by layout.
     "gepa": GEPA chooses, from its Pareto front over facts, what is changed next (extra `gepa`)."""
-    search_seed: int = 0
+    search_seed: Seed = 0
     """Seeds GEPA's choices."""
     max_trials: int = Field(default=24, ge=1)
     """Budget of the search: how many (layout, capacity) pairs are examined at most."""
@@ -161,11 +166,13 @@ class TrainConfig(SftOptions):
 class EvalConfig(Frozen):
     """How methods are asked and scored."""
 
-    protocols: tuple[Literal["teacher_forced", "generate"], ...] = ("teacher_forced", "generate")
+    protocols: tuple[Literal["teacher_forced", "generate"], ...] = Field(
+        default=("teacher_forced", "generate"), min_length=1
+    )
     """Teacher forcing is comparable with the literature; generation is what users see."""
     max_new_tokens: int = Field(default=24, ge=1)
     """Longest answer when generating."""
-    max_probes: int | None = None
+    max_probes: int | None = Field(default=None, ge=1)
     """At most so many probes of a category per case (None: all), the first ones of the file."""
     capability: int = Field(default=100, ge=0)
     """Questions of each kind that an edit should leave alone, and texts for perplexity."""
@@ -210,7 +217,7 @@ class TextsConfig(Frozen):
 class Config(Frozen):
     """One run."""
 
-    seed: int = 0
+    seed: Seed = 0
     """Seeds training and sampling."""
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
@@ -264,7 +271,7 @@ def load(path: Path, overrides: list[str] | None = None) -> Config:
         UserError: no such file, broken YAML, an unknown key (with the nearest known one) or a bad
             value; all problems of one file in one message.
     """
-    tree = _read_yaml(path)
+    tree = read_yaml(path)
     for override in overrides or []:
         apply(tree, override)
     return parse(tree, str(path))
@@ -289,7 +296,12 @@ def resolved(config: Config) -> str:
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The `key: value` lines of a YAML file.
+
+    Raises:
+        UserError: it cannot be read, or holds something else.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

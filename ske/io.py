@@ -79,6 +79,23 @@ def file_hash(path: Path) -> str:
     return digest.hexdigest()[:16]
 
 
+def made_folder(folder: Path) -> Path:
+    """A folder that is there, made if it was not.
+
+    Raises:
+        UserError: it cannot be made or written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"{folder}: no folder can be made there ({error.strerror}); choose another with --out"
+        ) from error
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"{folder} cannot be written to; choose another with --out")
+    return folder
+
+
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold a folder for this process.
@@ -86,7 +103,7 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         UserError: another process holds it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    made_folder(folder)
     with (folder / ".lock").open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -314,6 +314,51 @@ def test_a_template_s_own_joiner_is_found() -> None:
     assert ids == tokens("The capital of Ruria is Vell").input_ids
 
 
+GEMMA = (
+    "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>model\n{% endif %}"
+)
+
+
+@pytest.mark.parametrize("refused", [True, False])
+def test_a_template_without_a_place_for_system_messages_reads_them_in_the_question(refused) -> None:
+    tokens = tiny.tokenizer(chat=True)
+    tokens.chat_template = GEMMA if refused else GEMMA.replace("raise_exception('no system')", "''")
+    if not refused:
+        loop = "{% for m in messages %}{% if m['role'] != 'system' %}"
+        dropped = tokens.chat_template.replace("{% for m in messages %}", loop)
+        tokens.chat_template = dropped.replace("{% endfor %}", "{% endif %}{% endfor %}")
+    renderer = Renderer(tokens)
+    assert renderer.text(ask("Who?", "Answer.")) == (
+        "<|im_start|>user\nAnswer.\n\nWho?<|im_end|>\n<|im_start|>model\n"
+    )
+    assert renderer.text(ask("Who?")) == "<|im_start|>user\nWho?<|im_end|>\n<|im_start|>model\n"
+
+
+def test_a_template_that_takes_no_answer_is_refused_in_words() -> None:
+    tokens = tiny.tokenizer(chat=True)
+    tokens.chat_template = "{{ raise_exception('never') }}"
+    with pytest.raises(UserError, match=r"never.*model\.style=plain"):
+        Renderer(tokens)
+    with pytest.raises(UserError, match="no chat template"):
+        Renderer(tiny.tokenizer(), "chat")
+
+
+def test_a_reply_ends_with_the_template_s_end_of_turn() -> None:
+    """Not with the end of a text, which a chat model does not write there."""
+    tokens = tiny.tokenizer(chat=True)
+    tokens.add_special_tokens({"additional_special_tokens": ["<|turn|>"]})
+    tokens.chat_template = tiny.CHATML.replace("<|im_end|>", "<|turn|>")
+    turn = tokens.convert_tokens_to_ids("<|turn|>")
+    renderer = Renderer(tokens)
+    assert renderer.end_id == turn != tokens.eos_token_id
+    assert renderer.answer_ids(ask("Who?"), "Vell", end=True)[-1] == turn
+    assert Renderer(tokens, "plain").end_id == tokens.eos_token_id
+    tokens.chat_template = tiny.CHATML.replace("<|im_end|>", "!")
+    assert Renderer(tokens).end_id == tokens.eos_token_id
+
+
 # -- loading ----------------------------------------------------------------------------------
 
 

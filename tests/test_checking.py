@@ -29,14 +29,20 @@ def folder(finished: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(finished, tmp_path / "mini"))
 
 
+def hashes(folder: Path) -> dict[Path, str]:
+    """All files but the lock, which says only who works here."""
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
+    return {path: file_hash(path) for path in files}
+
+
 def told(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> str:
     """What `ske report` says of a folder that it refuses; nothing in the folder may change."""
-    before = {path: file_hash(path) for path in folder.rglob("*") if path.is_file()}
+    before = hashes(folder)
     monkeypatch.setattr(sys, "argv", ["ske", "report", str(folder)])
     with pytest.raises(SystemExit) as stopped:
         cli.main()
     assert stopped.value.code == 2
-    assert before == {path: file_hash(path) for path in folder.rglob("*") if path.is_file()}
+    assert before == hashes(folder)
     return " ".join(capsys.readouterr().err.split())
 
 

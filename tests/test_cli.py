@@ -84,6 +84,10 @@ def test_facts_are_shown_as_they_are_written(ske, tmp_path: Path) -> None:
         ({"--set": "train.rnk=3"}, ["'train.rnk'", "did you mean 'rank'"]),
         ({"--set": "train.rank"}, ["'train.rank'", "key.path=value"]),
         ({"--set": "train.rank=0"}, ["train.rank = 0"]),
+        ({"--set": "methods=[base,lora]"}, ["methods=[base,lora]", "--method"]),
+        ({"--set": "data.path=other.json"}, ["data.path=other.json", "--facts"]),
+        ({"--set": "model.path=other"}, ["model.path=other", "--model"]),
+        ({"--set": "options.nope.foo=3"}, ["'nope'"]),
         ({"--set": "model=3"}, ["ske edit: model = 3"]),
         ({"--set": "edits=all"}, ["ske edit: edits = 'all'"]),
         ({"--model": "full"}, ["'full'", "config.json"]),
@@ -147,6 +151,15 @@ def test_a_method_that_changes_no_weights_makes_no_model(
         ("", ["--set", "edits.limit"], ["'edits.limit'", "key.path=value"]),
         ("", ["--set", "edits.limt=3"], ["'edits.limt'", "did you mean 'limit'"]),
         ("", ["--stage", "desing"], ["'desing'", "design"]),
+        ("", ["--set", "seed=-1"], ["seed = -1"]),
+        ("", ["--set", "eval.max_probes=0"], ["eval.max_probes = 0"]),
+        ("eval: {protocols: []}", [], ["eval.protocols"]),
+        ("design: {layouts: []}", [], ["design.layouts"]),
+        ("design: {layouts: [prsoe]}", [], ["'prsoe'", "prose"]),
+        ("model: {path: ./nowhere/at/all}", [], ["./nowhere/at/all", "cannot be loaded"]),
+        ("model: {device: banana}", [], ["'banana'", "cpu"]),
+        ("tuned: configs/wrold", [], ["'configs/wrold'", "no such folder"]),
+        ("", ["--out", "some.yaml"], ["some.yaml", "--out"]),
     ],
 )
 def test_bad_runs(
@@ -179,6 +192,33 @@ def test_unknown_methods_of_compare(ske, tmp_path: Path) -> None:
     said = ske("compare", "some.yaml", "--methods", "base, rmoe")
     assert (said.code, "'rmoe'" in said.err) == (2, True)
     assert [path.name for path in tmp_path.iterdir()] == ["some.yaml"]
+
+
+def test_a_comparison_of_a_run_s_own_configuration_leaves_the_run_alone(tmp_path: Path) -> None:
+    from pipeline.cli import default_folder
+
+    assert default_folder(Path("configs/demo.yaml"), "-compare") == Path("runs/demo-compare")
+    (tmp_path / "mine" / "stages").mkdir(parents=True)
+    own = tmp_path / "mine" / "config.yaml"
+    assert default_folder(own) == own.parent
+    assert default_folder(own, "-compare") == tmp_path / "mine-compare"
+
+
+def test_a_run_s_folder_is_no_place_for_joined_tables(ske, tmp_path: Path) -> None:
+    from ske.config import Config, resolved
+
+    (tmp_path / "run" / "stages").mkdir(parents=True)
+    (tmp_path / "run" / "config.yaml").write_text(resolved(Config()))
+    said = ske("combine", "run", "--out", "run")
+    assert (said.code, "own folder" in said.err) == (2, True)
+
+
+def test_facts_in_a_json_list_are_looked_at_like_those_in_lines(ske, tmp_path: Path) -> None:
+    path = tmp_path / "facts.json"
+    path.write_text(f"[{row()}, {row(target_new='Acme')}]")
+    said = ske("edit", "--model", "nowhere", "--facts", path, "--out", "edited")
+    assert said.code == 2
+    assert "record 2" in said.err and "'Acme'" in said.err
 
 
 def test_a_run_in_use_is_refused(ske, tmp_path: Path) -> None:

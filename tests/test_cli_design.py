@@ -35,6 +35,13 @@ def config(tmp_path: Path, model_folder: Path) -> Path:
     return path
 
 
+def hollow(folder: Path) -> str:
+    """A model that is there, as far as can be seen without loading it."""
+    (folder / "hollow").mkdir()
+    (folder / "hollow" / "config.json").write_text('{"model_type": "gpt2"}')
+    return f"model.path={folder / 'hollow'}"
+
+
 def design(ske, config: Path, *sets: str, out: str = "runs/some"):
     more = [part for override in sets for part in ("--set", override)]
     return ske("run", config, "--stage", "design", "--out", out, *more)
@@ -148,7 +155,7 @@ def test_a_server_that_is_down_is_found_before_the_model_is_loaded(
     with ChatServer(good) as server:
         url = server.url
     place = f"design.endpoint={{base_url: {url}, model: m, retries: 0}}"
-    said = design(ske, config, "design.brain=model", "model.path=nowhere", place)
+    said = design(ske, config, "design.brain=model", hollow(tmp_path), place)
     assert (said.code, "Traceback" in said.err) == (2, False)
     for part in (url, "cannot be reached", "tried 1 times", "nothing is lost", "brain=rules"):
         assert part in " ".join(said.err.split())
@@ -179,10 +186,10 @@ def test_a_design_with_all_its_replies_needs_no_server(
 
 
 def test_bad_endpoints_are_found_before_the_model_is_loaded(
-    ske, config: Path, monkeypatch: pytest.MonkeyPatch
+    ske, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("MY_KEY", raising=False)
-    first = ("design.brain=model", "model.path=nowhere")
+    first = ("design.brain=model", hollow(tmp_path))
 
     def told(place: str) -> str:
         said = design(ske, config, *first, f"design.endpoint={place}")

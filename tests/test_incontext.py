@@ -353,3 +353,25 @@ def test_demonstrations_are_what_is_saved() -> None:
     assert all(isinstance(each, Demonstration) for each in contents.examples)
     assert sum(contents.shown.values()) == 3 * 4
     assert isinstance(edit, object) and isinstance(Listening(), LM)
+
+
+def test_a_prompt_that_no_window_holds_is_refused_before_anything_is_asked() -> None:
+    lm = tiny.lm()
+    with pytest.raises(UserError, match=r"'prompt': 48 facts .* window of 512 .*retrieval"):
+        build("prompt", {}, Workshop()).edit(lm, [fact(name) for name in NAMES])
+    with (
+        build("prompt", {}, Workshop()).edit(lm, FACTS).applied(lm) as edited,
+        pytest.raises(UserError, match=r"context window of 512"),
+    ):
+        edited.generate([ask("Vell " * 200)], Sampling(max_new_tokens=2))
+
+
+def test_an_answer_s_tokens_count_and_not_its_bytes() -> None:
+    lm = tiny.lm()
+    answer = "The place of birth of Ada Byron is London. " * 14
+    size = len(lm.renderer.answer_ids(ask("Who?"), answer))
+    with build("prompt", {}, Workshop()).edit(lm, FACTS).applied(lm) as edited:
+        (scored,) = edited.logprobs([Pair(ask("Who?"), answer)])
+        assert len(scored.tokens) == size < 512 < len(answer.encode())
+        with pytest.raises(UserError, match=r"tokens for its answer|for its answer"):
+            edited.logprobs([Pair(ask("Who?"), answer * 4)])

@@ -137,3 +137,28 @@ def test_large_sets_are_fast() -> None:
     kept, _ = Guard(probes, names[:1000]).filter(queries)
     assert time.perf_counter() - start < 10  # a quadratic scan takes minutes
     assert len(kept) == len(queries)
+
+
+def test_a_probe_shorter_than_an_n_gram_is_found_in_what_holds_it() -> None:
+    short = [f"Where was {LEO} born?", f"{LEO} plays for", LEO]
+    guard = Guard(short, [LEO, MAX])
+    assert guard.check(f"Complete this: where was {LEO} born") == short[0]
+    assert guard.check(f"{LEO} plays for the team of") == short[1]
+    assert guard.check(f"Where was {MAX} born?") is None
+    assert guard.check(f"Who was born where {LEO} lives?") is None
+    # A name alone is in every question about it.
+    assert guard.check(f"The mother of {LEO} is") is None
+    assert guard.check(LEO) == LEO
+    # A part of a composition asks something else.
+    assert guard.check(f"The team that {LEO} plays for") is None
+
+
+def test_a_long_text_is_checked_as_its_lines_are() -> None:
+    """Whole prompts are handed over: what is in them must be found wherever it stands."""
+    names = [f"Ada Byron{i}" for i in range(300)]
+    probes = [f"The place where {name} was first seen is" for name in names]
+    guard = Guard(probes, names)
+    lines = [f"{name} works at mill {i}." for i, name in enumerate(names)]
+    assert guard.check("\n".join(lines)) is None
+    lines[211] = probes[211]
+    assert guard.check("\n".join(lines)) == probes[211]

@@ -83,12 +83,14 @@ def test_a_planted_leak_fails_a_strict_run(cheating: Run) -> None:
         cheating.config.model_copy(update={"leakage": leakage}), cheating.folder, cheating.console
     )
     strict.__dict__["lm"] = tiny.lm()
+    strict.lm.model.config.max_position_embeddings = 2048
     with pytest.raises(UserError, match=r"method 'cheat' used 1 near-copies.*Name the capital of"):
         strict.execute("edit")
     assert not (strict.stage("edit") / "manifest.json").exists()
     honest = strict.config.model_copy(update={"methods": ("base", "prompt", "ft_m")})
     again = Run(honest, strict.folder, strict.console)
     again.__dict__["lm"] = tiny.lm()
+    again.lm.model.config.max_position_embeddings = 2048
     assert "edit" in again.execute("edit")
 
 

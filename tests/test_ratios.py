@@ -2,7 +2,7 @@
 
 import pytest
 
-from eval.ratios import share, shares
+from eval.ratios import share, share_over_seeds, shares
 from eval.score import CaseKey
 
 
@@ -77,3 +77,20 @@ def test_shares_are_of_the_ceilings_that_a_run_has() -> None:
     values[key("retrieval", "c0")] = 40.0
     found = {(k[0], k[3]): v.mean for k, v in shares(values).items()}
     assert found["ske", "retrieval"] == 200 and found["retrieval", "prompt"] == 40
+
+
+def test_other_seeds_are_another_reason_for_doubt() -> None:
+    """The same cases again and again make nothing surer; seeds that differ make it less sure."""
+    right = [100.0, 0.0] * 20
+    ceiling = {(f"c{i}", s): 100.0 for i in range(40) for s in range(5)}
+    again = {(f"c{i}", s): right[i] for i in range(40) for s in range(5)}
+    one = share(by_case(*right), by_case(*[100.0] * 40))
+    same = share_over_seeds(again, ceiling)
+    apart = share_over_seeds({(c, s): 100.0 * (s % 2) for c, s in again}, ceiling)
+    assert one and same and apart
+    assert same.mean == one.mean == 50 and same.n == 40
+    assert same.low <= one.low and same.high >= one.high
+    assert apart.mean == 40 and apart.high - apart.low > 1.5 * (one.high - one.low)
+    alone = {key: value for key, value in again.items() if key[1] == 0}
+    assert share_over_seeds(alone, ceiling) == one
+    assert share_over_seeds(again, {}) is None

@@ -57,6 +57,8 @@ def run_of(folder: Path, methods: Sequence[str] = ("base", "prompt", "ft_m"), **
     }
     run = Run(parse(tree, "test"), folder / "run", Console(quiet=True))
     run.__dict__["lm"] = tiny.lm()
+    # PROMPT puts its facts before the suite's longest texts, too.
+    run.lm.model.config.max_position_embeddings = 2048
     return run
 
 

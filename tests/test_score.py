@@ -289,3 +289,19 @@ def test_aggregate_agrees_with_easyedit_on_its_own_file() -> None:
         "portability": 43.75,
         "locality": 68.65,
     }
+
+
+@pytest.mark.parametrize(
+    ("text", "alias"),
+    [("答案是东京。", "东京"), ("東京は日本の首都です。", "東京"), ("เมืองหลวงคือกรุงเทพ", "กรุงเทพ")],
+)
+def test_a_name_is_found_in_a_script_without_blanks(text: str, alias: str) -> None:
+    assert matches(text, alias)
+    assert not matches(text, "北京")
+
+
+def test_a_minus_sign_is_part_of_a_number() -> None:
+    assert matches("It is -40 degrees.", "-40")
+    assert matches("1990-2000", "1990")
+    assert not matches("-40", "40")
+    assert not matches("40", "-40")

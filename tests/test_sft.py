@@ -320,3 +320,15 @@ def test_a_spoken_lesson_is_learned_as_well_as_held_to() -> None:
     deltas = learn(lm, spoken, SHORT), learn(lm, silent, SHORT)
     sizes = [sum(float(delta.abs().sum()) for delta in edit.values()) for edit in deltas]
     assert sizes[0] > 3 * sizes[1]
+
+
+def test_small_steps_of_full_tuning_are_not_lost_in_half_precision() -> None:
+    """bf16 has 8 bits: a step of 2e-5 on a weight of 0.02 would be rounded away."""
+    lm = tiny.lm()
+    before = {name: p.detach().clone() for name, p in lm.model.bfloat16().named_parameters()}
+    options = SHORT.model_copy(update={"tuning": "full", "learning_rate": 2e-5})
+    deltas = learn(lm, taught(), options)
+    weights = {name: delta for name, delta in deltas.items() if "proj" in name}
+    moved = sum((delta != 0).sum().item() for delta in weights.values())
+    assert moved > 0.5 * sum(delta.numel() for delta in weights.values())
+    assert all(torch.equal(p, before[name]) for name, p in lm.model.named_parameters())

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from toystages import STAGES, Toy, outputs, run_all, states, toy
 
-from pipeline import stages
+from pipeline import edits, stages
 from pipeline.run import Run
-from pipeline.stage import Stage, fingerprint, ingredients, read_manifest
-from ske.config import Config, parse, resolved
+from pipeline.stage import Stage, fingerprint, ingredients, read_manifest, weights_key
+from ske.config import Config, ModelConfig, parse, resolved
 from ske.io import locked, read_rows
 from ske.types import UserError
 
@@ -326,3 +326,57 @@ def test_one_stage_runs_with_what_it_needs_and_no_more(
     with pytest.raises(UserError, match=r"'tech'.*facts, teach"):
         run.execute("tech")
     assert json.loads((tmp_path / "stages/report/manifest.json").read_text())["stage"] == "report"
+
+
+def test_a_stage_depends_on_what_is_in_the_files_it_reads(tmp_path: Path) -> None:
+    texts, practice, tuned = tmp_path / "t.txt", tmp_path / "p.jsonl", tmp_path / "lora.yaml"
+    for path in (texts, practice, tuned):
+        path.write_text("a: 1")
+    tree = {"texts": {"path": str(texts)}, "practice": {"path": str(practice)}}
+    config = parse({**tree, "tuned": str(tmp_path), "methods": ["base", "lora"]}, "test")
+    (stage,) = (stage for stage in stages.STAGES if stage.name == "edit")
+    first = ingredients(stage, config, tmp_path)
+    for path, name in ((texts, "texts file"), (practice, "practice file"), (tuned, "tuned lora")):
+        path.write_text("a: 2")
+        later = ingredients(stage, config, tmp_path)
+        changed = {key for key in later if later[key] != first[key]}
+        assert changed == {name if name.endswith("file") else f"{name} file"}
+        first = later
+
+
+def test_weights_are_known_by_how_they_are_asked_and_in_which_precision() -> None:
+    keys = {
+        weights_key(ModelConfig(path="some/hub-id", **change))
+        for change in ({}, {"style": "plain"}, {"dtype": "bfloat16"}, {"device": "cuda"})
+    }
+    assert len(keys) == 4
+
+
+def test_a_killed_edit_goes_on_and_one_of_another_key_starts_anew(tmp_path: Path) -> None:
+    task = edits._Task([], [], tmp_path / "lora")
+    work = task.cleared("one")
+    (work / "checkpoint-5").mkdir(parents=True)
+    (task.place / "edit.json").write_text("{}")
+    assert task.cleared("one") == work
+    assert (work / "checkpoint-5").is_dir() and not (task.place / "edit.json").exists()
+    assert task.cleared("two") != work
+    assert not work.exists()
+
+
+@pytest.mark.parametrize("damage", ["gone", "cut"])
+def test_files_that_are_gone_or_cut_are_made_again(tmp_path: Path, damage: str) -> None:
+    run = toy(tmp_path)
+    run_all(run)
+    rows = tmp_path / "stages" / "teach" / "rows.jsonl"
+    whole = rows.read_bytes()
+    if damage == "gone":
+        rows.unlink()
+    else:
+        rows.write_bytes(whole[: len(whole) // 2])
+    plans = states(run)
+    assert [plan.state for plan in plans.values()] == ["done", "stale", "stale", "stale"]
+    (reason,) = plans["teach"].reasons
+    assert reason.startswith("rows.jsonl is ")
+    run_all(run)
+    assert rows.read_bytes() == whole
+    assert state(run) == ["done"] * 4

@@ -28,6 +28,16 @@ def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
         raise UserError(unloadable(config, error)) from error
 
 
+def see_folder(config: ModelConfig) -> None:
+    """Raises UserError if the model's path is a folder, but none of a model."""
+    path = found(config.path)
+    if path.exists() and not (path / "config.json").exists():
+        raise UserError(
+            f"model.path = {config.path!r}: no config.json in this folder; give a folder "
+            "that AutoModelForCausalLM loads, or a hub id"
+        )
+
+
 def unloadable(config: ModelConfig, error: Exception) -> str:
     """Why a model or its tokenizer is not to be had, in a line."""
     where = "" if found(config.path).is_dir() else "not a folder here, and as a hub id it "

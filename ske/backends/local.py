@@ -21,7 +21,7 @@ from transformers.utils import logging as transformers_logging
 
 from ske import processes
 from ske.backends.caching import cache_of, with_cache
-from ske.backends.common import load_tokenizer, reply_of, unloadable
+from ske.backends.common import load_tokenizer, reply_of, see_folder, unloadable
 from ske.backends.render import Renderer
 from ske.backends.shared import apart, narrowed, reads_apart, repeated
 from ske.config import ModelConfig, found
@@ -348,11 +348,7 @@ def load(config: ModelConfig) -> LocalLM:
         UserError: the folder holds no model, or it cannot be loaded.
     """
     path = found(config.path)
-    if path.exists() and not (path / "config.json").exists():
-        raise UserError(
-            f"model.path = {config.path!r}: no config.json in this folder; give a folder "
-            "that AutoModelForCausalLM loads, or a hub id"
-        )
+    see_folder(config)
     device = config.device
     if device == "auto":
         device = f"cuda:{processes.local_number()}" if torch.cuda.is_available() else "cpu"

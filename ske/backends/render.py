@@ -1,7 +1,8 @@
 """Chats and answers -> token ids, for models with a chat template and for plain ones.
 
 A plain model reads a chat as a text to complete: the system message, a blank line, the question;
-the answer follows after a space. A chat model reads its own template.
+the answer follows after a space. A chat model reads its own template; where that has no place for a
+system message (Gemma's), its text stands before the first question.
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any
 
+from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from ske.lm import Chat, Pair
+from ske.types import UserError
 
 _MARK = "\u2042"
 """Stands for an answer while the template's text around it is read; occurs in no template."""
@@ -25,14 +28,25 @@ class Renderer:
     """Turns chats into ids for one tokenizer."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, style: str = "auto") -> None:
-        """`style` is "chat", "plain" or "auto" (the chat template, if the tokenizer has one)."""
+        """`style` is "chat", "plain" or "auto" (the chat template, if the tokenizer has one).
+
+        Raises:
+            UserError: There is no template to chat by, or it takes no question and answer.
+        """
         self.tokenizer = tokenizer
         self.chat = tokenizer.chat_template is not None if style == "auto" else style == "chat"
+        if self.chat and tokenizer.chat_template is None:
+            raise UserError("model.style=chat: the tokenizer has no chat template; use plain")
         # The same chats are rendered for a reply and for scores; a template costs more than a look.
         self._texts = lru_cache(maxsize=_REMEMBERED)(self._text)
-        self.joiner = self._joiner() if self.chat else " "
+        self._has_system = not self.chat or self._shows_system()
         ends: Any = tokenizer.eos_token_id
         self.end_id: int | None = ends[0] if isinstance(ends, list) else ends
+        """What ends a reply: of a chat template its end of turn, else the tokenizer's end."""
+        self.joiner = " "
+        if self.chat:
+            self.joiner, after = self._around_answer()
+            self.end_id = self._end_of_turn(after, self.end_id)
 
     def text(self, chat: Chat) -> str:
         """The text that the answer follows."""
@@ -40,13 +54,7 @@ class Renderer:
 
     def _text(self, turns: tuple[tuple[str, str], ...]) -> str:
         if self.chat:
-            text = self.tokenizer.apply_chat_template(
-                [{"role": role, "content": content} for role, content in turns],
-                tokenize=False,
-                add_generation_prompt=True,
-            )
-            assert isinstance(text, str)
-            return text
+            return self._templated(turns if self._has_system else _without_system(turns), True)
         system = [content for role, content in turns if role == "system"]
         return "\n\n".join([*system, *(content for role, content in turns if role != "system")])
 
@@ -107,22 +115,62 @@ class Renderer:
             return begin
         return self.end_id if self.end_id is not None else 0
 
-    def _joiner(self) -> str:
-        """What a template puts between the end of the prompt and an answer, usually nothing."""
-        chat: Chat = [{"role": "user", "content": "?"}]
-        before = self.text(chat)
-        answered: Chat = [*chat, {"role": "assistant", "content": _MARK}]
-        whole = self.tokenizer.apply_chat_template(_plain(answered), tokenize=False)
-        assert isinstance(whole, str)
-        if not whole.startswith(before) or _MARK not in whole[len(before) :]:
-            return ""
-        return whole[len(before) :].split(_MARK)[0]
+    def _templated(self, turns: Sequence[tuple[str, str]], goes_on: bool) -> str:
+        """The template's text; `goes_on` asks for the beginning of a reply.
+
+        Raises:
+            UserError: The template refuses the turns.
+        """
+        messages = [{"role": role, "content": content} for role, content in turns]
+        try:
+            text = self.tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=goes_on
+            )
+        except TemplateError as error:
+            roles = ", ".join(role for role, _ in turns)
+            raise UserError(
+                f"the model's chat template does not take the turns {roles} ({error}); "
+                "model.style=plain asks without it"
+            ) from error
+        assert isinstance(text, str)
+        return text
+
+    def _shows_system(self) -> bool:
+        """Whether the template has a place for a system message; some refuse it, some drop it."""
+        try:
+            return _MARK in self._templated((("system", _MARK), ("user", "?")), True)
+        except UserError:
+            return False
+
+    def _around_answer(self) -> tuple[str, str]:
+        """What a template puts between prompt and answer, usually nothing, and after the answer."""
+        question = ("user", "?")
+        before = self._templated((question,), True)
+        whole = self._templated((question, ("assistant", _MARK)), False)
+        joiner, mark, after = whole[len(before) :].partition(_MARK)
+        if not whole.startswith(before) or not mark:
+            return "", whole.partition(_MARK)[2]
+        return joiner, after
+
+    def _end_of_turn(self, after: str, otherwise: int | None) -> int | None:
+        """The special token that a template puts right behind an answer, if it does."""
+        ids: Any = self.tokenizer(after, add_special_tokens=False).input_ids if after else []
+        tokenizer: Any = self.tokenizer
+        special = {*tokenizer.all_special_ids, *tokenizer.get_added_vocab().values()}
+        return ids[0] if ids and ids[0] in special else otherwise
+
+
+def _without_system(turns: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The system messages' texts before the first user message's."""
+    system = [content for role, content in turns if role == "system"]
+    rest = [turn for turn in turns if turn[0] != "system"]
+    first = next((i for i, (role, _) in enumerate(rest) if role == "user"), None)
+    if not system or first is None:
+        return [*(("user", text) for text in system), *rest]
+    rest[first] = ("user", "\n\n".join([*system, rest[first][1]]))
+    return rest
 
 
 def _goes_on(prompt: list[int], whole: list[int]) -> bool:
     """Whether a text's tokens begin with those of the prompt, and go on."""
     return bool(prompt) and whole[: len(prompt)] == prompt and len(whole) > len(prompt)
-
-
-def _plain(chat: Chat) -> list[dict[str, str]]:
-    return [{"role": message["role"], "content": message["content"]} for message in chat]
