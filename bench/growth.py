@@ -29,6 +29,8 @@ from ske.backends.local import LocalLM
 SIZES, FIRST = (1, 4, 16, 64, 256, 1024, 4096), 64
 MOST = 1.05
 ONCE = {"epochs": 1, "batch_size": 32}
+FULL = {"max_prompt_tokens": 256}
+"""Prompts that 64 facts fill already: with more room a fact's own prompt grows until it is full."""
 VALUES = {"steps": 2, "templates": (), "moment_texts": 64, "moment_tokens": 32}
 METHODS: dict[str, dict[str, Any]] = {
     "prompt_packed": {},
@@ -38,8 +40,8 @@ METHODS: dict[str, dict[str, Any]] = {
     "ft_l": ONCE,
     "ft_m": ONCE,
     "locft": ONCE,
-    "mixsd": {**ONCE, "tries": 1, "max_new_tokens": 2},
-    "sdft": {**ONCE, "max_new_tokens": 2},
+    "mixsd": {**ONCE, **FULL, "tries": 1, "max_new_tokens": 2},
+    "sdft": {**ONCE, **FULL, "max_new_tokens": 2},
     "svf": {**ONCE, "check_every": 10**6},
     "rome": VALUES,
     "r_rome": VALUES,
