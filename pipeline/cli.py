@@ -372,6 +372,7 @@ def main() -> None:
     """The console script."""
     # What torch and transformers will rename some day is no news for who edits facts.
     warnings.filterwarnings("ignore", category=FutureWarning)
+    processes.yielding()
     try:
         app()  # Exits by itself: 0, 2 for a wrong command line, 130 for Ctrl-C.
     except UserError as error:

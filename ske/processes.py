@@ -1,11 +1,25 @@
 """Several processes for one training (`torchrun`, `accelerate launch`): which of them this is.
 
-Both launchers say so in the environment; whoever starts `ske` alone is the first of one.
+Both launchers say so in the environment; whoever starts `ske` alone is the first of one. Also, how
+a process' threads behave beside those of others.
 """
 
 from __future__ import annotations
 
 import os
+
+SPINS = "10000"
+"""Turns of a waiting loop. libgomp's own 300,000 are no faster on an idle machine; beside one other
+busy process they made a training step 70 times as slow, these 4 times (docs/log.md)."""
+
+
+def yielding() -> None:
+    """Let OpenMP's threads wait for each other for a short time only, unless the user says how.
+
+    Counts if it is called before torch is imported.
+    """
+    if not os.environ.keys() & {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"}:
+        os.environ["GOMP_SPINCOUNT"] = SPINS
 
 
 def count() -> int:

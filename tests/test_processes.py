@@ -123,3 +123,27 @@ def test_a_run_trains_under_torchrun(tmp_path: Path) -> None:
     assert torch.nn.functional.cosine_similarity(one, two, dim=0) > 0.9
     ran = torchrun("-m", *arguments, "--out", str(both), "--stage", "train")
     assert "Nothing to do" in ran
+
+
+def test_threads_wait_briefly_unless_the_user_says_how(monkeypatch: pytest.MonkeyPatch) -> None:
+    for set_by_user in ({"OMP_WAIT_POLICY": "active"}, {"GOMP_SPINCOUNT": "7"}, {}):
+        monkeypatch.setattr(os, "environ", dict(set_by_user))
+        processes.yielding()
+        assert os.environ == (set_by_user or {"GOMP_SPINCOUNT": processes.SPINS})
+
+
+def test_the_command_says_so_before_torch_is_there() -> None:
+    """libgomp reads it when it is loaded, and no more after that."""
+    code = (
+        "import sys; sys.argv = ['ske', '--help']\n"
+        "from pipeline import cli\n"
+        "from ske import processes\n"
+        "loaded = []\n"
+        "processes.yielding = lambda: loaded.append('torch' in sys.modules)\n"
+        "try: cli.main()\n"
+        "except SystemExit: print('loaded', loaded)\n"
+    )
+    said = subprocess.run(
+        [sys.executable, "-c", code], cwd=HERE.parent, capture_output=True, text=True, check=True
+    )
+    assert "loaded [False]" in said.stdout

@@ -98,10 +98,11 @@ def _differing(
 ) -> int:
     """Probes with another score, or for locality other tokens, which are what it compares there."""
     by_case = dict(zip(dict.fromkeys(item.case for _, item in asked), published, strict=True))
-    return sum(
-        not numpy.allclose(_own(item, own), _said(item, by_case[item.case]))
+    pairs = [
+        (_own(item, own), _said(item, by_case[item.case]))
         for (_, item), own in zip(asked, mine, strict=True)
-    )
+    ]
+    return sum(len(one) != len(other) or not numpy.allclose(one, other) for one, other in pairs)
 
 
 def _own(item: Item, own: Answer) -> Sequence[float]:
