@@ -19,7 +19,7 @@ Progress = Callable[[str], None]
 
 @dataclass
 class Context:
-    """One run's surroundings. The two memories only spare questions: they can be rebuilt."""
+    """One run's surroundings. The memories only spare questions: they can be rebuilt."""
 
     lm: LM
     """The teacher: without a system message it is the base model."""
@@ -36,6 +36,8 @@ class Context:
     """Whether a person's word is passed on, which counts even where none would be asked for."""
     base: dict[str, Reply] = field(default_factory=dict)
     """The base model's answers by question."""
+    ahead: dict[tuple[str, ...], tuple[Reply, float]] = field(default_factory=dict)
+    """Replies that wait to be asked for, by roles and texts of the chat, with their seconds."""
     meter: Meter = field(init=False)
     """What was spent, against the budgets."""
     exam: dict[str, list[Query]] = field(default_factory=dict)

@@ -43,6 +43,12 @@ class Meter:
     """The most that an examination has taken for each of its facts."""
     tokens_a_fact: float = 0.0
 
+    @property
+    def limited(self) -> bool:
+        """Whether there is a budget at all."""
+        budgets = (self.config.max_calls, self.config.max_tokens, self.config.max_seconds)
+        return any(most is not None for most in budgets)
+
     def recount(self, events: Iterable[Event]) -> None:
         """Start from what a trace holds."""
         for event in events:

@@ -14,7 +14,7 @@ from langgraph.runtime import Runtime
 from pydantic import Field
 
 from agents.batch import UNKNOWN, Batch, Query, relation_key
-from agents.call import ask_base, decide
+from agents.call import ask_ahead, ask_base, decide
 from agents.context import Context
 from agents.meter import Spent
 from agents.queries import Limits, queries
@@ -22,10 +22,13 @@ from agents.resolve import majority, resolve
 from agents.state import State
 from eval.score import matches, normalise
 from prompts.relations import relation_of
+from ske.lm import ask
 from ske.types import Fact, Frozen
 
 MAX_CONSEQUENCES = 2
 """Consequences per fact in an examination; twice as many are drawn, for some get no answer."""
+FEW = 64
+"""Prompts with fewer questions than that are asked about together."""
 SHOWN = 12
 """Other subjects that the message to a model names."""
 
@@ -50,7 +53,12 @@ def questioner(state: State, runtime: Runtime[Context]) -> dict[str, Any]:
     """Node: see to it that every fact of this trial has its questions."""
     context = runtime.context
     ids = [fact_id for pack in state["packs"] for fact_id in pack["fact_ids"]]
-    examination(context, ids, record=True)
+    found = examination(context, ids, record=True)
+    asked = [
+        [ask(q.prompt, pack["system"]) for fact_id in pack["fact_ids"] for q in found[fact_id]]
+        for pack in state["packs"]
+    ]
+    ask_ahead(context, [chat for chats in asked if len(chats) < FEW for chat in chats])
     return {}
 
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 from transformers.modeling_utils import PreTrainedModel
 
-WIDTH = 256
+WIDTH = 128
 """Tokens in a line: attention costs its square, so lines are not made longer than they need be."""
 SAME = 0.05
 """Share of the logits' spread up to which differences are rounding (bfloat16 has 8 bits)."""

@@ -10,11 +10,15 @@ import torch
 import torch.distributed as dist
 from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.modeling_utils import unwrap_model
 from trl.trainer.sft_trainer import SFTTrainer
 
+from methods.hooks import only_at
 from methods.rows import IGNORED, divergence
 
 WEIGHTS = "trained.safetensors"
+_SHOWN = ("attention_mask", "position_ids")
+"""What of a batch a model is shown beside the ids: one of the two."""
 
 
 class LessonTrainer(SFTTrainer):
@@ -35,22 +39,29 @@ class LessonTrainer(SFTTrainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
-        """Cross-entropy on completions plus `locality_weight` times the mean divergence."""
-        outputs = model(
-            input_ids=inputs["input_ids"],
-            **{name: inputs[name] for name in ("attention_mask", "position_ids") if name in inputs},
-            use_cache=False,
-        )
-        labels = inputs["labels"][:, 1:]
-        spoken = labels != IGNORED
-        said, held = _shares(int(spoken.sum()), len(inputs["kl_index"]), labels.device)
-        loss = outputs.logits.new_zeros((), dtype=torch.float32)
-        if spoken.any():
-            chosen = outputs.logits[:, :-1][spoken].float()
-            loss = said * torch.nn.functional.cross_entropy(chosen, labels[spoken])
-        if len(inputs["kl_index"]) and self.locality_weight > 0:
-            row, place = inputs["kl_index"].T
-            kl = divergence(outputs.logits[row, place - 1], inputs["kl_ids"], inputs["kl_logprobs"])
+        """Cross-entropy on completions plus `locality_weight` times the mean divergence.
+
+        Logits are made where something is learned alone: `outputs.logits` is [1, places, words].
+        """
+        labels = inputs["labels"]
+        # A first token's label is ignored: nothing predicts it.
+        spoken, stored = (labels != IGNORED).nonzero(), inputs["kl_index"]
+        said, held = _shares(len(spoken), len(stored), labels.device)
+        row, place = torch.cat([spoken, stored]).T
+        inner: Any = unwrap_model(model)
+        with only_at(inner.get_output_embeddings(), row, place - 1):
+            outputs = model(
+                input_ids=inputs["input_ids"],
+                **{name: inputs[name] for name in _SHOWN if name in inputs},
+                use_cache=False,
+            )
+        logits = outputs.logits[0].float()
+        loss = logits.new_zeros(())
+        if len(spoken):
+            answers = labels[*spoken.T]
+            loss = said * torch.nn.functional.cross_entropy(logits[: len(spoken)], answers)
+        if len(stored) and self.locality_weight > 0:
+            kl = divergence(logits[len(spoken) :], inputs["kl_ids"], inputs["kl_logprobs"])
             loss = loss + held * self.locality_weight * kl.mean()
         return (loss, outputs) if return_outputs else loss
 

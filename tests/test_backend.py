@@ -24,6 +24,12 @@ OTHER = "Answer the question. I don't know who is the head of state of Ruria or 
 KINDS = [(name, chat) for name in tiny.ARCHITECTURES for chat in (False, True)]
 
 
+@pytest.fixture(autouse=True)
+def short_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A handful of questions share their beginning, too."""
+    monkeypatch.setattr(local, "_WORTH", 0)
+
+
 def questions() -> list[Chat]:
     """Ragged, some alike, one empty, under two system messages and none, in no order."""
     texts = ["Who?", "The place of birth of Ada Byron is", "", "The capital of Ruria is", "Who is"]
@@ -125,8 +131,16 @@ def short_apart(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("short_apart")
-@pytest.mark.parametrize("name", tiny.ARCHITECTURES + tiny.MORE_ARCHITECTURES)
-def test_a_beginning_apart_is_read_like_a_copy(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("name", "fused"),
+    [(name, True) for name in tiny.ARCHITECTURES + tiny.MORE_ARCHITECTURES]
+    + [(name, False) for name in tiny.ARCHITECTURES],
+)
+def test_a_beginning_apart_is_read_like_a_copy(
+    name: str, fused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not fused:  # as on a GPU
+        monkeypatch.setattr("ske.backends.attention._fuses", lambda _: False)
     copies = []
     apart, copied = tiny.lm(name), tiny.lm(name)
     copied._apart = False
@@ -176,6 +190,14 @@ def test_a_shared_beginning_leaves_a_token_of_every_row_outside() -> None:
     assert group.prefix == row[:19]
     assert _groups([row]) == [([], [0])]
     assert _groups([]) == []
+
+
+def test_many_groups_that_spare_little_are_read_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "_WORTH", 40)
+    one, two = [list(range(start, start + 20)) for start in (0, 100)]
+    rows = [[*one, 1], [*one, 2], [*two, 1], [*two, 2], [*two, 3]]
+    assert _groups(rows) == [(two, [2, 3, 4]), ([], [0, 1])]
+    assert _groups(rows[:2]) == [(one, [0, 1])]  # nothing that it could be read together with
 
 
 def test_nothing_asked_nothing_answered() -> None:

@@ -106,6 +106,20 @@ def loss_of(lm: LocalLM, lessons: list[Lesson], weight: float = 1.0) -> torch.Te
     return trainer.compute_loss(lm.model, batch)
 
 
+def test_logits_are_made_only_where_something_is_learned() -> None:
+    lm = tiny.lm()
+    batch = Collator(1)([row_of(lm, lesson) for lesson in taught()])
+    loss, outputs = LessonTrainer.__new__(LessonTrainer).compute_loss(lm.model, batch, True)
+    whole = lm.model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+    learned = batch["labels"] != IGNORED
+    assert 0 < learned.sum() < learned.numel() / 2
+    assert outputs.logits.shape == (1, int(learned.sum()), whole.shape[-1])
+    said = torch.nn.functional.cross_entropy(
+        whole[:, :-1][learned[:, 1:]], batch["labels"][learned]
+    )
+    assert loss.item() == pytest.approx(said.item(), abs=1e-6)
+
+
 def test_only_completions_are_learned() -> None:
     lm = tiny.lm()
     for lesson, row in zip(taught(), [row_of(lm, lesson) for lesson in taught()], strict=True):
@@ -119,7 +133,7 @@ def test_only_completions_are_learned() -> None:
     assert loss_of(lm, taught()).item() == pytest.approx(mean, abs=1e-5)
 
 
-def test_the_loss_reads_no_logit_of_a_prompt_or_of_padding() -> None:
+def test_the_loss_sees_nothing_of_a_prompt_or_of_padding() -> None:
     lm = tiny.lm()
     lessons = [*taught(), *held(lm)]
     rows = [row_of(lm, lesson) for lesson in lessons]
@@ -129,7 +143,7 @@ def test_the_loss_reads_no_logit_of_a_prompt_or_of_padding() -> None:
         output.retain_grad()
         kept.append(output)
 
-    hook = lm.model.lm_head.register_forward_hook(keep)
+    hook = lm.model.model.norm.register_forward_hook(keep)  # what the head would read
     for parameter in lm.model.parameters():
         parameter.data += 0.01  # away from its own distribution, where the gradient is nothing
     loss_of(lm, lessons).backward()

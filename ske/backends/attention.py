@@ -22,6 +22,9 @@ BEGUN = "begun"
 """The attribute of rows' own keys with those of the beginning and its values, [1, heads, ...]."""
 _UNUSUAL = ("softcap", "s_aux", "position_bias", "sliding_window")
 """What some models want beside a softmax; their rows get the beginning copied."""
+_MOST = 2**27
+"""Scores that are held at a time: enough to keep a GPU busy."""
+_KERNEL = "_scaled_dot_product_flash_attention_for_cpu"
 
 
 class _Part(NamedTuple):
@@ -101,13 +104,11 @@ def _plain(mask: torch.Tensor | None, more: dict[str, Any]) -> bool:
 
 
 def _to_beginning(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> _Part:
-    """Every row's queries in one product a head, some at a time."""
+    """Every row's queries together, as if they were one row's."""
     rows, query_heads, queries, size = query.shape
-    heads, tokens = key.shape[1:3]
+    heads = key.shape[1]
     grouped = query.reshape(rows, heads, -1, size).transpose(0, 1).reshape(heads, -1, size)
-    at_once = max(1, _most(query) // (heads * tokens))
-    parts = [_part(some @ key[0].mT, value[0]) for some in grouped.split(at_once, dim=1)]
-    whole = (torch.cat(same, dim=1) for same in zip(*parts, strict=True))
+    whole = (_fused if _fuses(query) else _in_products)(grouped, key, value)
     return _Part(
         *(
             one.reshape(heads, rows, -1, one.shape[-1])
@@ -116,6 +117,30 @@ def _to_beginning(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -
             for one in whole
         )
     )
+
+
+def _fuses(query: torch.Tensor) -> bool:
+    return query.device.type == "cpu" and hasattr(torch.ops.aten, _KERNEL)
+
+
+def _fused(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> _Part:
+    """By torch's own kernel for processors, which also tells the logarithm of the total.
+
+    It never writes the scores down: half the time of products one by one. No public function of
+    torch gives the total without a compiler.
+    """
+    kernel = getattr(torch.ops.aten, _KERNEL)
+    values, logarithm = kernel(query[None], key, value, 0.0, False, scale=1.0)
+    peak = logarithm[0, ..., None].float()
+    return _Part(values[0].float(), peak, torch.ones_like(peak))
+
+
+def _in_products(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> _Part:
+    """By one product a head, for some queries at a time."""
+    heads, tokens = key.shape[1:3]
+    at_once = max(1, _MOST // (heads * tokens))
+    parts = [_part(some @ key[0].mT, value[0]) for some in query.split(at_once, dim=1)]
+    return _Part(*(torch.cat(same, dim=1) for same in zip(*parts, strict=True)))
 
 
 def _to_own(
@@ -132,9 +157,10 @@ def _to_own(
 
 
 def _part(scores: torch.Tensor, value: torch.Tensor) -> _Part:
+    """`scores` are overwritten."""
     weights = scores.float()
     peak = weights.amax(-1, keepdim=True)
-    weights = weights.sub_(peak).exp_() if weights is not scores else (weights - peak).exp_()
+    weights = weights.sub_(peak).exp_()
     total = weights.sum(-1, keepdim=True)
     return _Part((weights.to(value.dtype) @ value).float(), peak, total)
 
@@ -145,11 +171,6 @@ def _together(one: _Part, other: _Part) -> torch.Tensor:
     mine, theirs = (one.peak - peak).exp(), (other.peak - peak).exp()
     total = one.total * mine + other.total * theirs
     return one.values * (mine / total) + other.values * (theirs / total)
-
-
-def _most(query: torch.Tensor) -> int:
-    """Scores that are held at a time: what fits a core's cache, or keeps a GPU busy."""
-    return 2**20 if query.device.type == "cpu" else 2**27
 
 
 def _mask(*args: Any, **options: Any) -> torch.Tensor | None:

@@ -22,6 +22,7 @@ from transformers.utils import logging as transformers_logging
 from ske import processes
 from ske.backends.caching import cache_of, with_cache
 from ske.backends.common import load_tokenizer, reply_of, see_folder, unloadable
+from ske.backends.encoding import alike
 from ske.backends.render import Renderer
 from ske.backends.shared import apart, narrowed, reads_apart, repeated
 from ske.config import ModelConfig, found
@@ -30,6 +31,8 @@ from ske.types import UserError
 
 _SHARED_AT_LEAST = 16
 """Shorter common beginnings are not worth a cache of their own."""
+_WORTH = 1024
+"""Tokens that a group must spare to be read by itself: a batch of its own costs time, too."""
 _ENDING = (2, 2, 4, 8)
 """After so many tokens each, replies that have ended leave their batch."""
 _LONG = 8
@@ -307,7 +310,9 @@ def _groups(rows: Sequence[list[int]]) -> list[Group]:
     groups, singles = [], []
     for head, members in buckets.items():
         common = _common([rows[i] for i in members]) if len(members) > 1 else []
-        if len(head) == _SHARED_AT_LEAST and len(common) >= _SHARED_AT_LEAST:
+        spared = len(common) * (len(members) - 1)
+        long = min(len(head), len(common)) >= _SHARED_AT_LEAST
+        if long and (spared >= _WORTH or len(members) == len(rows)):
             groups.append(Group(common, members))
         else:
             singles += members
@@ -315,10 +320,8 @@ def _groups(rows: Sequence[list[int]]) -> list[Group]:
 
 
 def _common(rows: list[list[int]]) -> list[int]:
-    first, last = min(rows), max(rows)
     most = min(map(len, rows)) - 1
-    same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))
-    return [token for token, _ in same][:most]
+    return rows[0][: min(most, alike(min(rows), max(rows)))]
 
 
 def _scored(

@@ -14,6 +14,7 @@ from typing import Any
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
+from ske.backends.encoding import encode
 from ske.lm import Chat, Pair
 from ske.types import UserError
 
@@ -102,11 +103,7 @@ class Renderer:
 
     def _encode(self, texts: Iterable[str], special: bool = True) -> list[list[int]]:
         # A chat template writes its own special tokens; plain text gets the tokenizer's.
-        given = list(texts)
-        if not given:
-            return []
-        ids: Any = self.tokenizer(given, add_special_tokens=special and not self.chat).input_ids
-        return ids
+        return encode(self.tokenizer, list(texts), special and not self.chat)
 
     def _start(self) -> int:
         """What an empty text starts from."""
