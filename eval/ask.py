@@ -8,16 +8,18 @@ the base model's own answer (`eval.divergence`), and how strongly it believed th
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 from eval.divergence import TOP_K, Told, divergence, told
 from eval.fluency import FLUENCY, sampling
 from eval.records import Case, Probe
 from eval.score import BASE, METRICS, REFUSABLE, Protocol, Row
 from eval.sentiment import OUTER, SENTIMENT, OpinionRow
-from ske.lm import LM, Pair, Sampling, Scored, ask
-from ske.types import Frozen
+from ske.lm import LM, Pair, Reply, Sampling, Scored, ask
+from ske.types import Frozen, TooLong
+
+Got = TypeVar("Got")
 
 
 class Item(Frozen):
@@ -163,10 +165,33 @@ def _reply(
     fields: list[dict[str, Any]],
 ) -> None:
     """What the model says to some of the items."""
-    chats = [ask(own[i].prompt, own[i].system) for i in places]
-    for i, reply in zip(places, lm.generate(chats, how) if chats else [], strict=True):
+
+    def said(some: Sequence[int]) -> list[Reply]:
+        return lm.generate([ask(own[i].prompt, own[i].system) for i in some], how)
+
+    for i, reply in _fitting(said, places, fields).items():
         fields[i] |= {"text": reply.text, "finished": reply.finished}
         fields[i] |= {"tokens": reply.reply_tokens, "read": reply.prompt_tokens}
+
+
+def _fitting(
+    call: Callable[[Sequence[int]], list[Got]],
+    places: Sequence[int],
+    fields: list[dict[str, Any]],
+) -> dict[int, Got]:
+    """What a model answers, by place; what its context window does not hold gets an error.
+
+    The halves of a call that fails are asked by themselves: lengths are seen before anything is.
+    """
+    try:
+        return dict(zip(places, call(places) if places else [], strict=True))
+    except TooLong as error:
+        if len(places) == 1:
+            fields[places[0]]["error"] = str(error)
+            return {}
+    middle = len(places) // 2
+    halves = (_fitting(call, part, fields) for part in (places[:middle], places[middle:]))
+    return {place: got for half in halves for place, got in half.items()}
 
 
 def _force(
@@ -179,12 +204,8 @@ def _force(
     """The argmax at each token of the gold answer; `read` is what is known of some already."""
     known = [i for i in spoken if own[i].answers]
     unread = [i for i in known if i not in read]
-    scores = {
-        **read,
-        **dict(zip(unread, _scored(lm, own, unread, _gold(own, unread)), strict=True)),
-    }
-    for i in known:
-        scored = scores[i]
+    scores = {**read, **_scored(lm, own, unread, _gold(own, unread), fields)}
+    for i, scored in scores.items():
         fields[i] |= {"target": tuple(scored.tokens), "argmax": tuple(scored.argmax)}
         if not scored.tokens:
             fields[i]["error"] = "the gold answer has no tokens"
@@ -201,15 +222,18 @@ def _distributions(
     Returns:
         Where that is the gold answer: its tokens' scores, which need not be read again.
     """
-    near = [i for i, item in enumerate(own) if item.metric == "locality"]
-    base = [fields[i] if before is None else before[i].model_dump() for i in near]
-    pairs = [
-        Pair(ask(own[i].prompt, own[i].system), said["text"], end=said["finished"])
-        for i, said in zip(near, base, strict=True)
+    near = [
+        i for i, item in enumerate(own) if item.metric == "locality" and "error" not in fields[i]
     ]
+    base = [fields[i] if before is None else before[i].model_dump() for i in near]
+    pairs = {
+        i: Pair(ask(own[i].prompt, own[i].system), said["text"], end=said["finished"])
+        for i, said in zip(near, base, strict=True)
+    }
     read: dict[int, Scored] = {}
-    scores = lm.logprobs(pairs, TOP_K) if pairs else []
-    for i, pair, scored in zip(near, pairs, scores, strict=True):
+    call = lambda some: lm.logprobs([pairs[i] for i in some], TOP_K)  # noqa: E731
+    for i, scored in _fitting(call, near, fields).items():
+        pair = pairs[i]
         try:
             fields[i]["told"] = told(scored)
         except ValueError as error:
@@ -224,7 +248,7 @@ def _believe(lm: LM, own: Sequence[Item], fields: list[dict[str, Any]]) -> None:
     """How probable the old answer is, its end not counted: "Vell" and "Vell." believe the same."""
     known = [i for i, item in enumerate(own) if item.old and item.metric == "edit_success"]
     old = [own[i].old or "" for i in known]
-    for i, scored in zip(known, _scored(lm, own, known, old), strict=True):
+    for i, scored in _scored(lm, own, known, old, fields).items():
         if scored.tokens and not math.isnan(total := math.fsum(scored.logprobs)):
             fields[i]["prior"] = math.exp(min(total, 0.0))
 
@@ -234,10 +258,9 @@ def _lose(lm: LM, own: Sequence[Item], fields: list[dict[str, Any]]) -> None:
     texts = [i for i, item in enumerate(own) if item.metric in ("perplexity", SENTIMENT)]
     outer = [i for i in texts if own[i].category == OUTER]
     inner = [i for i in texts if own[i].category != OUTER]
-    read = [(inner, _scored(lm, own, inner, _gold(own, inner), 0))]
-    read.append((outer, _scored(lm, own, outer, _gold(own, outer), TOP_K)))
-    for places, found in read:
-        for i, scored in zip(places, found, strict=True):
+    for places, top_k in ((inner, 0), (outer, TOP_K)):
+        found = _scored(lm, own, places, _gold(own, places), fields, top_k)
+        for i, scored in found.items():
             fields[i] |= _loss(scored, distributions=places is outer)
 
 
@@ -254,10 +277,21 @@ def _gold(own: Sequence[Item], places: Sequence[int]) -> list[str]:
 
 
 def _scored(
-    lm: LM, own: Sequence[Item], places: Sequence[int], answers: Sequence[str], top_k: int = 0
-) -> list[Scored]:
-    chats = [ask(own[i].prompt, own[i].system) for i in places]
-    return lm.logprobs(list(map(Pair, chats, answers)), top_k) if places else []
+    lm: LM,
+    own: Sequence[Item],
+    places: Sequence[int],
+    answers: Sequence[str],
+    fields: list[dict[str, Any]],
+    top_k: int = 0,
+) -> dict[int, Scored]:
+    """How the model reads an answer to some of the items, by place."""
+    wanted = dict(zip(places, answers, strict=True))
+
+    def scored(some: Sequence[int]) -> list[Scored]:
+        pairs = [Pair(ask(own[i].prompt, own[i].system), wanted[i]) for i in some]
+        return lm.logprobs(pairs, top_k)
+
+    return _fitting(scored, places, fields)
 
 
 def rows(
@@ -333,6 +367,8 @@ def _generated(item: Item, own: Answer, before: Answer) -> dict[str, Any]:
 
 
 def _forced(item: Item, own: Answer, before: Answer) -> dict[str, Any]:
+    if own.error is not None and not own.target:
+        return {}
     gold = _hits(own.argmax, own.target)
     if item.metric == "locality":
         return {"hits": _hits(own.argmax, before.argmax), "gold_hits": gold}

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from methods.base import HasWeights, Wraps, innermost
 from ske.lm import LM, Chat, Message, Pair, Reply, Sampling, Scored, ask
-from ske.types import Fact, UserError
+from ske.types import Fact, TooLong, UserError
 
 Rewrite = Callable[[LM, Sequence[Chat]], list[Chat]]
 """Chats as they come -> chats as the model reads them; an untouched one is the same object."""
@@ -88,7 +88,7 @@ class ContextLM:
         length: Callable[[int, HasWeights], int],
         most: Sequence[int] | None = None,
     ) -> None:
-        """Raises UserError if a prompt and its answer are longer than the context window.
+        """Raises TooLong if a prompt and its answer are longer than the context window.
 
         `length` is an answer's, `most` no less and known without tokens.
         """
@@ -101,7 +101,7 @@ class ContextLM:
                 continue
             answer = length(place, holder)
             if not fits_in(chat, holder, window - answer):
-                raise UserError(
+                raise TooLong(
                     f"method {self._method!r}: a prompt of {len(holder.renderer.prompt_ids(chat))} "
                     f"tokens and {answer} for its answer are more than the model's context window "
                     f"of {window}; {self._advice}"

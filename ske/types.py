@@ -47,6 +47,10 @@ class MissingExtra(UserError):
     """Something optional is not installed or does not run here; the message says how to get it."""
 
 
+class TooLong(UserError):
+    """A question and its answer are more than the model's context window holds."""
+
+
 class NeedsWeights(UserError):
     """A model that can only be asked was to be edited; the message says what to do instead."""
 
@@ -66,6 +70,7 @@ __all__ = [
     "Frozen",
     "MissingExtra",
     "NeedsWeights",
+    "TooLong",
     "UserError",
     "content_hash",
 ]

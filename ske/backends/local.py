@@ -229,8 +229,6 @@ class LocalLM:
             input_ids=ids,
             attention_mask=mask,
             generation_config=how,
-            use_cache=True,
-            return_dict_in_generate=True,
             **with_cache(self.model.forward, past),
         )
 
@@ -270,6 +268,8 @@ class LocalLM:
         if sampling.min_new_tokens:
             options["min_new_tokens"] = sampling.min_new_tokens
         return GenerationConfig(
+            use_cache=True,
+            return_dict_in_generate=True,
             max_new_tokens=tokens,
             eos_token_id=self._end_ids(),
             pad_token_id=self._pad_id,
