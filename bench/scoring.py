@@ -21,13 +21,13 @@ from ske.backends.local import load
 from ske.config import DataConfig, EditsConfig, ModelConfig
 from ske.lm import LM
 
-PROBES, ALONE, MOST_TOKENS = 512, 16, 24
+PROBES, ALONE, MOST_TOKENS = 512, 64, 24
 
 
 def measure(long: bool) -> list[Row]:
     """Probes a second."""
     asked, lm = probes(PROBES), load(ModelConfig())
-    few = asked[: 4 * ALONE if long else ALONE]
+    few = asked[:ALONE]
     found = paired(
         Work(lambda: answers(lm, asked), len(asked)),
         Work(lambda: answers(Plain(lm), few), len(few)),
