@@ -79,6 +79,10 @@ class EditsAlone(Protocol):
         ...
 
 
+REHEARSED = "rehearsed"
+"""The kind of lessons that earlier rounds of a sequential run had, too."""
+
+
 class Lesson(Frozen):
     """One thing a student is to learn: how to complete a chat.
 
@@ -89,7 +93,7 @@ class Lesson(Frozen):
     chat: Chat
     completion: str = ""
     kind: str = "fact"
-    """fact, paraphrase, consequence, neighbour or free."""
+    """fact, paraphrase, consequence, neighbour, free or rehearsed."""
     fact: str | None = None
     pack: str | None = None
     ids: tuple[int, ...] = ()

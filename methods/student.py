@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from methods.base import Lesson, Workshop, options_of, weights_of
+from methods.base import REHEARSED, Lesson, Workshop, options_of, weights_of
 from methods.delta import DeltaEdit
 from methods.sft import train
 from ske.lm import LM, ask
@@ -19,7 +19,7 @@ from ske.training import SftOptions
 from ske.types import Fact
 
 NEW_SHARE = 0.4
-"""Of all lessons of a pass; chosen on validation people (docs/log.md)."""
+"""Of all lessons of a pass but the rehearsed ones; chosen on validation people (docs/log.md)."""
 
 
 class Student:
@@ -54,7 +54,7 @@ def balanced(lessons: Sequence[Lesson]) -> list[Lesson]:
     new several times.
     """
     new = [lesson for lesson in lessons if not lesson.top_ids]
-    others = len(lessons) - len(new)
+    others = sum(bool(lesson.top_ids) and lesson.kind != REHEARSED for lesson in lessons)
     if not new:
         return list(lessons)
     wanted = NEW_SHARE * others / (1 - NEW_SHARE)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cache
 
 from prompts.relations import lexicon
@@ -50,7 +50,13 @@ def names_like(named: dict[str, set[str]], relation: str | None) -> list[str]:
     return sorted(name for name, seen in named.items() if seen & kin)
 
 
+def names_any(text: str, names: Collection[str]) -> bool:
+    """Whether a text names one of these, in whatever case."""
+    folded = text.casefold()
+    return any(name.casefold() in folded for name in names)
+
+
 def without_subjects(texts: Sequence[str], facts: Sequence[Fact]) -> list[str]:
     """Texts that name no edited subject: what they say may not be true any more."""
-    edited = {fact.subject.casefold() for fact in facts}
-    return [text for text in texts if not any(name in text.casefold() for name in edited)]
+    edited = {fact.subject for fact in facts}
+    return [text for text in texts if not names_any(text, edited)]

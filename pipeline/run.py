@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 class Run:
     """What every stage gets."""
 
+    earlier: tuple[Path, ...] = ()
+    """The run folders of the rounds that this one stands on; it rehearses their lessons."""
+
     def __init__(self, config: Config, folder: Path, console: Console | None = None) -> None:
         """Nothing is read or written yet."""
         self.config = config

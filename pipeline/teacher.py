@@ -27,6 +27,7 @@ from pipeline.design import examined, read_design
 from pipeline.facts import read_cases, read_facts
 from pipeline.freetext import names_like, subjects, without_subjects
 from pipeline.leaks import leaks_in, refuse
+from pipeline.rehearsing import rehearsed
 from pipeline.run import Run
 from prompts.relations import relation_of
 from ske.io import write_json, write_rows
@@ -68,6 +69,11 @@ def run(run: Run, folder: Path) -> None:
         rows += held(lm, [(q.prompt, q) for q in near], teach.top_k)
         update(len(kept))
     rows += free_lessons(lm, [texts[i] for i in kept_texts], teach.top_k)
+    again = rehearsed(lm, run.earlier, facts, teach.rehearsal, teach.top_k, run.config.seed)
+    rows += [
+        {"kind": one.kind, "status": "held", "lesson": one.model_dump(mode="json"), "query": None}
+        for one in again
+    ]
     write_rows(folder / "lessons.jsonl", [row["lesson"] for row in rows if row["lesson"]])
     write_rows(folder / "queries.jsonl", [row["query"] for row in rows if row["query"]])
     counts = Counter(f"{row['kind']} {row['status']}" for row in rows)

@@ -17,6 +17,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from methods.base import REHEARSED
 from pipeline.edits import edited, hash_of, save_student
 from pipeline.facts import read_cases, read_facts, summary_of
 from pipeline.leaks import Leaks, taught_leaks, together, write_leaks
@@ -40,6 +41,7 @@ class RoundRun(Run):
         config = parent.config.model_copy(update={"edits": edits})
         folder = round_folder(parent, each.number)
         super().__init__(config, folder, parent.console)
+        self.earlier = tuple(round_folder(parent, number) for number in each.before)
         self._parent, self._before, self._stack = parent, before, ExitStack()
 
     def __enter__(self) -> RoundRun:
@@ -61,9 +63,9 @@ class RoundRun(Run):
     @property
     def stages(self) -> tuple[Stage, ...]:
         """What is taught; nobody needs this round's model as a checkpoint."""
-        own = {"train": "pipeline.edits:train_edit"}
+        training = {"target": "pipeline.edits:train_edit", "leaves": ()}
         return tuple(
-            stage._replace(target=own.get(stage.name, stage.target))
+            stage._replace(**training) if stage.name == "train" else stage
             for stage in STAGES
             if stage.name in TAUGHT
         )
@@ -76,7 +78,8 @@ class RoundRun(Run):
         write_rows(folder / "cases.jsonl", cases)
         write_json(folder / "summary.json", {**summary_of(self._parent), "cases": len(facts)})
         below = [hash_of(place) for place in self._before]
-        key = content_hash([[fact.model_dump() for fact in facts], cases, below])
+        own = [[fact.model_dump() for fact in facts], cases, below]
+        key = content_hash([*own, REHEARSED] if self.earlier else own)
         write_json(folder / "manifest.json", {"stage": "facts", "output": key, "below": below})
 
 

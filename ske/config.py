@@ -149,6 +149,9 @@ class TeachConfig(Frozen):
     there are fewer of them (128 and 32 for each fact)."""
     free_tokens: int = Field(default=32, ge=1)
     """Length of such a text, in tokens."""
+    rehearsal: int = Field(default=1024, ge=0)
+    """In a sequential run: at most so many lessons of what earlier rounds taught, and as many of
+    what they held to, are learned again in each round."""
     top_k: int = Field(default=20, ge=1)
     """How many of the most likely tokens of the base model's distribution are stored."""
 

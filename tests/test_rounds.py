@@ -13,6 +13,7 @@ import tiny
 from rich.console import Console
 
 from eval.ask import Item
+from methods.base import REHEARSED
 from methods.table import load_edit
 from pipeline import edits
 from pipeline.places import costs_of, edit_folder, round_folder
@@ -21,7 +22,7 @@ from pipeline.run import Run
 from pipeline.show import read_csv
 from pipeline.sittings import sittings
 from pipeline.suite import suite_items
-from ske.config import EditsConfig, parse
+from ske.config import DesignConfig, EditsConfig, TeachConfig, TrainConfig, parse
 from ske.io import read_rows, write_rows
 from ske.lm import Sampling, ask
 from ske.types import UserError
@@ -47,7 +48,7 @@ def run_of(folder: Path, methods: Sequence[str] = ("base", "prompt", "ft_m"), **
     path = folder / "records.json"
     folder.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(RECORDS), encoding="utf-8")
-    tree = {
+    tree: dict[str, Any] = {
         "data": {"path": str(path)},
         "model": {"path": "tiny", "style": "plain"},
         "edits": how,
@@ -277,6 +278,55 @@ def test_a_lost_round_is_made_again_and_the_others_are_not(
     run.execute("score")
     assert made == ["ft_m"]
     assert (run.folder / "retention.csv").read_bytes() == before
+
+
+# -- taught ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def taught(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    run = run_of(
+        tmp_path_factory.mktemp("taught"),
+        ("base", "ske"),
+        mode="sequential",
+        rounds=3,
+        per_round=1,
+    )
+    run.config = run.config.model_copy(
+        update={
+            "teach": TeachConfig(neighbours=4, free_texts=8, free_tokens=4, exceptions=0),
+            "train": TrainConfig(rank=2, min_steps=2, epochs=0.1),
+            "design": DesignConfig(max_repairs=0, layouts=("prose",)),
+        }
+    )
+    run.execute("train")
+    return run
+
+
+def rounds_of(run: Run) -> list[Path]:
+    return [round_folder(run, number) for number in (1, 2, 3)]
+
+
+def lessons_of(folder: Path) -> list[dict[str, Any]]:
+    return list(read_rows(folder / "stages" / "teach" / "lessons.jsonl"))
+
+
+def test_a_round_learns_again_what_the_rounds_before_taught(taught: Run) -> None:
+    said = [lessons_of(folder) for folder in rounds_of(taught)]
+    facts = [row["prompt"] for row in read_rows(taught.stage("facts") / "facts.jsonl")]
+    for number, lessons in enumerate(said):
+        again = [row["chat"][-1]["content"] for row in lessons if row["kind"] == REHEARSED]
+        assert [fact for fact in facts if fact in again] == facts[:number]
+
+
+def test_rounds_that_are_done_are_not_made_again(taught: Run) -> None:
+    made = [folder / "stages" / "train" / "manifest.json" for folder in rounds_of(taught)]
+    before = [path.stat().st_mtime_ns for path in made]
+    shutil.rmtree(rounds_of(taught)[2] / "stages" / "train")
+    (taught.stage("train") / "manifest.json").unlink()
+    taught.execute("train")
+    after = [path.stat().st_mtime_ns for path in made]
+    assert [old == new for old, new in zip(before, after, strict=True)] == [True, True, False]
 
 
 # -- single ---------------------------------------------------------------------------------------
