@@ -54,7 +54,7 @@ def run_of(folder: Path, methods: Sequence[str] = ("base", "prompt", "ft_m"), **
         "edits": how,
         "methods": list(methods),
         "options": OPTIONS,
-        "eval": {"capability": 2, "max_new_tokens": 4},
+        "eval": {"capability": 2, "max_new_tokens": 4, "fluency_tokens": 8},
     }
     run = Run(parse(tree, "test"), folder / "run", Console(quiet=True))
     run.__dict__["lm"] = tiny.lm()

@@ -12,7 +12,7 @@ import inspect
 import io
 import tempfile
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -51,12 +51,14 @@ TENSORS = {
 
 def rome(folder: Path, kind: str) -> Row:
     """Edits a second, each of the untouched model."""
+    inverses = dict[int, torch.Tensor]()
+    theirs = _rome(folder, inverses)  # What is wrong with the folder is told before anything else.
     lm, facts = toy(kind), corrections(SINGLES)
     options = {"layers": [ROME_LAYER], "templates": MANY, "end": False}
     with tempfile.TemporaryDirectory() as cache:
         editor = Rome(options, Workshop(cache=Path(cache)))
         covariance = _moments(lm, [ROME_LAYER], editor.options, editor.workshop)[0]
-        theirs = _rome(folder, torch.inverse(covariance).float())
+        inverses[ROME_LAYER] = torch.inverse(covariance).float()
         asked, how = requests(facts[:SINGLES_THEIRS]), _settings(kind, [ROME_LAYER], 4.0)
         tell = [lambda kind, texts: None] * SINGLES
         found = paired(
@@ -73,6 +75,8 @@ def rome(folder: Path, kind: str) -> Row:
 
 def memit(folder: Path, kind: str) -> Row:
     """Edits a second: 256 at once, theirs of a smaller batch, for they are made fact by fact."""
+    covariances = dict[int, torch.Tensor]()
+    theirs = _memit(folder, covariances)
     lm, facts = toy(kind), corrections(BATCH)
     options = {
         "layers": MEMIT_LAYERS, "templates": CONTEXTS, "end": False, "moment_weight": LAMBDA,
@@ -80,7 +84,7 @@ def memit(folder: Path, kind: str) -> Row:
     with tempfile.TemporaryDirectory() as cache:
         editor = Memit(options, Workshop(cache=Path(cache)))
         counted = _moments(lm, MEMIT_LAYERS, MemitOptions(**options), editor.workshop)
-        theirs = _memit(folder, dict(zip(MEMIT_LAYERS, counted, strict=True)))
+        covariances.update(zip(MEMIT_LAYERS, counted, strict=True))
         few, how = facts[:BATCH_THEIRS], _settings(kind, MEMIT_LAYERS, 0.75)
         asked = requests(few)
         found = paired(
@@ -92,10 +96,11 @@ def memit(folder: Path, kind: str) -> Row:
     return Row(what, *found.rates("edits"), found.ratios, at_least=5, wrong=_wrong(off))
 
 
-def _rome(folder: Path, inverse: torch.Tensor) -> Callable[..., Any]:
+def _rome(folder: Path, inverses: Mapping[int, torch.Tensor]) -> Callable[..., Any]:
     scope = _shared(folder)
     scope.update(
-        get_inv_cov=lambda *told: inverse, get_context_templates=lambda *told: ["{}", *MANY]
+        get_inv_cov=lambda *told: inverses[ROME_LAYER],
+        get_context_templates=lambda *told: ["{}", *MANY],
     )
     excerpt(folder / "rome" / "compute_u.py", {"compute_u"}, scope)
     values = {"compute_v", "get_module_input_output_at_word", "find_fact_lookup_idx"}
@@ -104,7 +109,7 @@ def _rome(folder: Path, inverse: torch.Tensor) -> Callable[..., Any]:
     return scope["execute_rome"]
 
 
-def _memit(folder: Path, covariances: dict[int, torch.Tensor]) -> Callable[..., Any]:
+def _memit(folder: Path, covariances: Mapping[int, torch.Tensor]) -> Callable[..., Any]:
     scope = _shared(folder)
 
     def get_cov(model: Any, tok: Any, layer_name: str, *rest: Any, **kwargs: Any) -> torch.Tensor:
