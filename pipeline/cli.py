@@ -16,10 +16,11 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from pipeline.mistakes import check_methods, check_options
+from pipeline.adopting import runs_below
+from pipeline.mistakes import check_methods, check_options, runnable
 from pipeline.run import Run
 from ske import processes
-from ske.config import Config, load
+from ske.config import load
 from ske.io import locked
 from ske.types import UserError
 
@@ -41,6 +42,10 @@ Set = Annotated[
     typer.Option("--set", help="Override a key: --set edits.limit=16 (may be repeated)."),
 ]
 Out = Annotated[Path | None, typer.Option("--out", help="The run folder.")]
+From = Annotated[
+    list[Path] | None,
+    typer.Option("--from", help="Take what is the same from this run, or the runs in this folder."),
+]
 Stage = Annotated[str | None, typer.Option("--stage", help="Only up to this stage.")]
 
 
@@ -53,14 +58,19 @@ def default_folder(config: Path, suffix: str = "") -> Path:
 
 
 @app.command()
-def run(config: ConfigFile, stage: Stage = None, set_: Set = None, out: Out = None) -> None:
+def run(
+    config: ConfigFile, stage: Stage = None, set_: Set = None, out: Out = None, from_: From = None
+) -> None:
     """Run every stage that is not done; run again to resume.
 
     [dim]ske run configs/demo.yaml
     ske run configs/demo.yaml --stage design
-    ske run configs/demo.yaml --set edits.limit=16 --set seed=3 --out runs/mine[/dim]
+    ske run configs/demo.yaml --set edits.limit=16 --set seed=3 --out runs/mine
+    ske run configs/demo.yaml --set train.rank=4 --out runs/rank-4 --from runs/demo[/dim]
     """
-    _run(load(config, set_), out or default_folder(config), stage)
+    this = Run(load(config, set_), out or default_folder(config))
+    this.others = tuple(runs_below(from_ or []))
+    _run(this, stage)
 
 
 @app.command()
@@ -76,32 +86,21 @@ def compare(
 
     [dim]ske compare configs/demo.yaml --methods ske,prompt,lora[/dim]
     """
-    names = _all_methods() if methods == "all" else _split(methods)
+    names = runnable(out_console) if methods == "all" else _split(methods)
     check_methods(names)
     chosen = tuple(dict.fromkeys(("base", *names)))
     resolved = load(config, set_).model_copy(update={"methods": chosen})
-    _run(resolved, out or default_folder(config, "-compare"), None)
+    _run(Run(resolved, out or default_folder(config, "-compare")))
 
 
 def _split(names: str) -> list[str]:
     return [name.strip() for name in names.split(",") if name.strip()]
 
 
-def _all_methods() -> list[str]:
-    from methods.table import METHODS
-
-    for name, method in METHODS.items():
-        if not method.runs_here():
-            out_console.print(
-                f"Left out: {name}, which needs {method.needs}; see `ske doctor`.", highlight=False
-            )
-    return [name for name, method in METHODS.items() if method.runs_here()]
-
-
-def _run(config: Config, folder: Path, stage: str | None) -> None:
+def _run(this: Run, stage: str | None = None) -> None:
+    config, folder = this.config, this.folder
     check_methods(config.methods)
     check_methods(list(config.options))
-    this = Run(config, folder)
     this.wanted(stage)
     if any(item.state != "done" for item in this.plan()):
         check_options(config)
@@ -291,8 +290,7 @@ def grid(
     if number is None:
         out_console.print(grids.listing(file))
     else:
-        one = grids.cell(file, number).run()
-        _run(one.config, one.folder, None)
+        _run(grids.cell(file, number).run())
 
 
 @app.command()

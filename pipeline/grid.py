@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.adopting import runs_below
 from pipeline.run import Run
 from ske.config import found, load
 from ske.types import Frozen, UserError
@@ -43,15 +44,20 @@ class Cell(NamedTuple):
     config: Path
     overrides: tuple[str, ...]
     folder: Path
+    out: Path
+    """Where the grid's runs lie; what they have in common is made once."""
 
     def command(self) -> list[str]:
         """What makes this run, or goes on with it."""
         sets = [part for override in self.overrides for part in ("--set", override)]
-        return ["ske", "run", str(self.config), *sets, "--out", str(self.folder)]
+        shared = ["--from", str(self.out)] if self.out.is_dir() else []
+        return ["ske", "run", str(self.config), *sets, *shared, "--out", str(self.folder)]
 
     def run(self) -> Run:
-        """The run; nothing is read but its configuration."""
-        return Run(load(self.config, list(self.overrides)), self.folder)
+        """The run; of files, its configuration alone is read."""
+        run = Run(load(self.config, list(self.overrides)), self.folder)
+        run.others = tuple(runs_below([self.out])) if self.out.is_dir() else ()
+        return run
 
 
 def cells(path: Path) -> list[Cell]:
@@ -62,13 +68,14 @@ def cells(path: Path) -> list[Cell]:
     """
     grid = _read(path)
     found_cells: list[Cell] = []
+    out = Path(grid.out)
     for (name, chosen), methods, seed in itertools.product(
         grid.datasets.items(), grid.methods, grid.seeds
     ):
         names = [method.strip() for method in methods.split(",")]
         own = (f"methods=[{', '.join(names)}]", f"seed={seed}", f"edits.seed={seed}")
-        folder = Path(grid.out) / name / "+".join(names) / f"seed-{seed}"
-        found_cells.append(Cell(found(grid.config), (*grid.overrides, *chosen, *own), folder))
+        folder = out / name / "+".join(names) / f"seed-{seed}"
+        found_cells.append(Cell(found(grid.config), (*grid.overrides, *chosen, *own), folder, out))
     return found_cells
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rich.console import Console
+
 from ske.config import Config, ModelConfig, found
 from ske.types import UserError
 
@@ -15,6 +17,18 @@ def check_methods(names: Sequence[str]) -> None:
     unknown = [name for name in names if name not in METHODS]
     if unknown:
         raise UserError(f"unknown method {unknown[0]!r}; there are: {', '.join(METHODS)}")
+
+
+def runnable(console: Console) -> list[str]:
+    """Every method whose optional packages are installed; the others are named."""
+    from methods.table import METHODS
+
+    for name, method in METHODS.items():
+        if not method.runs_here():
+            console.print(
+                f"Left out: {name}, which needs {method.needs}; see `ske doctor`.", highlight=False
+            )
+    return [name for name, method in METHODS.items() if method.runs_here()]
 
 
 def check_options(config: Config) -> None:

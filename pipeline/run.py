@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from methods.table import METHODS
+from pipeline.adopting import adopt
 from pipeline.stage import Plan, Stage, execute, follow, plan
 from pipeline.stages import stages_for
 from ske import processes
@@ -32,6 +33,8 @@ class Run:
 
     earlier: tuple[Path, ...] = ()
     """The run folders of the rounds that this one stands on; it rehearses their lessons."""
+    others: tuple[Path, ...] = ()
+    """Run folders whose finished stages are taken over where they are the same."""
 
     def __init__(self, config: Config, folder: Path, console: Console | None = None) -> None:
         """Nothing is read or written yet."""
@@ -125,7 +128,10 @@ class Run:
                         f"  [dim]{stage.name} again: {escape(reason)}[/dim]", highlight=False
                     )
                 self.console.print(f"[bold]{stage.name}[/bold]  {stage.about}", highlight=False)
-                execute(stage, self)
+                if (other := adopt(stage, self, self.others)) is not None:
+                    self.console.print(f"  taken over from {escape(str(other))}", highlight=False)
+                else:
+                    execute(stage, self)
                 ran.append(stage.name)
         return ran
 

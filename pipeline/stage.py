@@ -152,6 +152,14 @@ def plan(stages: tuple[Stage, ...], config: Config, folder: Path) -> list[Plan]:
     return plans
 
 
+def sound(stage: Stage, config: Config, folder: Path, other: Path) -> bool:
+    """Whether another run's folder has this stage done as it would come out in `folder`."""
+    manifest = read_manifest(other, stage.name)
+    if not manifest or _changes(manifest, ingredients(stage, config, folder)):
+        return False
+    return not any(_damage(stage, manifest, other))
+
+
 def _damage(stage: Stage, manifest: dict[str, Any], folder: Path) -> Iterator[str]:
     """What is no longer as the stage left it: files that are gone, or of another size."""
     for name in stage.leaves:
