@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 from minirun import minirun
 
 from bench import __main__ as bench
-from bench import ablations, gpu, growth, results
+from bench import ablations, gpu, growth, outcome, results
 from bench.document import filled
 from bench.memory import held
 from bench.outcome import Must, section
@@ -93,6 +94,23 @@ def test_ablations_are_differences_from_the_whole(tmp_path: Path) -> None:
     assert "| no such | 1 of 5 | 75.0 (+0.0 [" in text
     assert "| later | 0 of 5 | - |" in text
     assert "Not run yet" in ablations.section({"as it is": [], "no such": [less]}, 5)
+
+
+def test_an_ablation_of_fewer_seeds_is_compared_over_those(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[Path]] = []
+
+    def noted(folders: Sequence[Path]) -> outcome.Found:
+        asked.append(list(folders))
+        return outcome.read(folders[-1:])
+
+    monkeypatch.setattr(ablations, "read", noted)
+    whole = [minirun(tmp_path / "whole" / name).folder for name in ("seed-0", "seed-1")]
+    less = [minirun(tmp_path / "less" / "seed-1").folder]
+    text = ablations.section({"as it is": whole, "no such": less}, 5)
+    assert "| no such | 1 of 5 | 75.0 (+0.0 [" in text
+    assert asked == [whole, less, whole[1:]]
 
 
 def test_every_grid_of_results_can_be_read() -> None:
