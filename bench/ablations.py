@@ -50,7 +50,8 @@ def section(groups: Mapping[str, Sequence[Path]], planned: int) -> str:
             seeds = {folder.name for folder in groups[name]}
             # One run names its cases otherwise than several do: each group beside the same seeds.
             same = [folder for folder in groups[whole] if folder.name in seeds] or groups[whole]
-            found, beside = read(groups[name]), read(same)
+            beside = reference if same == groups[whole] else read(same)
+            found = read(groups[name])
             cells = [_difference(found, beside, column) for column in columns]
         lines.append(_row(name, len(groups[name]), planned, cells))
     return "\n".join(lines)

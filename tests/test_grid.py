@@ -55,6 +55,14 @@ def test_every_combination_is_a_run_of_its_own(tmp_path: Path) -> None:
     assert last.command()[-1] == str(last.folder)
 
 
+def test_runs_of_a_grid_take_from_each_other_what_is_the_same(tmp_path: Path) -> None:
+    first, second = cells(grid(tmp_path))
+    assert first.run().others == () and "--from" not in first.command()
+    (second.folder / "stages").mkdir(parents=True)
+    assert first.run().others == (second.folder,)
+    assert first.command()[-4:-2] == ["--from", str(tmp_path / "out")]
+
+
 def test_the_shipped_grid_is_one() -> None:
     runs = cells(ROOT / "configs" / "grids" / "world.yaml")
     assert len(runs) == 10

@@ -8,6 +8,7 @@ import pytest
 import tiny
 
 from methods.base import REHEARSED, Lesson
+from methods.student import balanced
 from pipeline.rehearsing import rehearsed
 from ske.io import write_rows
 from ske.lm import Pair, ask
@@ -111,6 +112,33 @@ def test_what_follows_from_a_target_that_was_edited_since_is_left_out(tmp_path: 
     first = round_of(tmp_path, [RURIA], [follows])
     assert len(again([first], [BYRON])) == 1
     assert again([first], [BYRON.model_copy(update={"subject": RURIA.target_new})]) == []
+
+
+def test_another_fact_about_a_subject_leaves_the_first_one_and_another_value_does_not(
+    tmp_path: Path,
+) -> None:
+    first = round_of(tmp_path, [BYRON], [taught(BYRON)])
+    # Of a relation that the lexicon does not know nobody can tell whether it is the same one.
+    for prompt, kept in (
+        ("The employer of Ada Byron is", 1),
+        ("The place of birth of Ada Byron is", 0),
+        ("What Ada Byron is famous for:", 0),
+    ):
+        later = Fact(id="later", subject="Ada Byron", prompt=prompt, target_new="Ostia")
+        assert len(again([first], [later])) == kept, prompt
+
+
+def test_the_facts_own_prompts_come_before_what_else_was_taught(tmp_path: Path) -> None:
+    others = [taught(RURIA, "paraphrase", f"{n} Ruria?") for n in range(40)]
+    first = round_of(tmp_path, [RURIA], [*others, taught(RURIA)])
+    assert all(RURIA.prompt in prompts(again([first], [BYRON], 1, seed)) for seed in range(5))
+
+
+def test_rehearsed_lessons_do_not_make_new_ones_be_repeated_more_often() -> None:
+    new, near = taught(RURIA), held("The capital of Sorn is")
+    old = near.model_copy(update={"kind": REHEARSED})
+    own = [new, *[near] * 30]
+    assert balanced([*own, *[old] * 300]).count(new) == balanced(own).count(new) == 20
 
 
 def test_no_round_rehearses_what_another_one_rehearsed(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from pipeline.rounds import Round, divided, read_rounds
 from pipeline.run import Run
 from pipeline.show import read_csv
 from pipeline.sittings import sittings
+from pipeline.stage import read_manifest
 from pipeline.suite import suite_items
 from ske.config import DesignConfig, EditsConfig, TeachConfig, TrainConfig, parse
 from ske.io import read_rows, write_rows
@@ -278,6 +279,19 @@ def test_a_lost_round_is_made_again_and_the_others_are_not(
     run.execute("score")
     assert made == ["ft_m"]
     assert (run.folder / "retention.csv").read_bytes() == before
+
+
+def test_a_run_takes_over_what_another_one_has_and_makes_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = run_of(tmp_path / "a", ("base", "prompt"), limit=2)
+    first.execute("edit")
+    second = run_of(tmp_path / "a", ("base", "prompt"), limit=2)
+    second.folder, second.others = tmp_path / "b", (first.folder,)
+    monkeypatch.setattr(edits, "run", lambda run, folder: pytest.fail("made again"))
+    assert second.execute("ask") == ["facts", "edit", "ask"]
+    assert [item.state for item in second.plan()][:3] == ["done"] * 3
+    assert read_manifest(second.folder, "edit") == read_manifest(first.folder, "edit")
 
 
 # -- taught ---------------------------------------------------------------------------------------
