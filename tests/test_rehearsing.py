@@ -120,7 +120,7 @@ def test_another_fact_about_a_subject_leaves_the_first_one_and_another_value_doe
     first = round_of(tmp_path, [BYRON], [taught(BYRON)])
     # Of a relation that the lexicon does not know nobody can tell whether it is the same one.
     for prompt, kept in (
-        ("The employer of Ada Byron is", 1),
+        ("The occupation of Ada Byron is", 1),
         ("The place of birth of Ada Byron is", 0),
         ("What Ada Byron is famous for:", 0),
     ):
