@@ -21,7 +21,7 @@ from pipeline.mistakes import check_methods, check_options, runnable
 from pipeline.run import Run
 from ske import processes
 from ske.config import load
-from ske.io import locked
+from ske.io import locked, refuse_in_use
 from ske.types import UserError
 
 app = typer.Typer(
@@ -103,6 +103,7 @@ def _run(this: Run, stage: str | None = None) -> None:
     check_methods(list(config.options))
     this.wanted(stage)
     if any(item.state != "done" for item in this.plan()):
+        refuse_in_use(folder)
         check_options(config)
     ran = this.execute(stage)
     if not processes.first():

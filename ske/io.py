@@ -108,16 +108,29 @@ def locked(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            file.seek(0)
-            holder = file.read().strip() or "unknown"
-            raise UserError(
-                f"{folder} is in use by another run (process {holder}); wait for it, "
-                "or choose another folder with --out"
-            ) from error
+            raise _held(folder) from error
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
         yield
+
+
+def refuse_in_use(folder: Path) -> None:
+    """Say so before anything is loaded; leaves nothing in the folder.
+
+    Raises:
+        UserError: another process holds it.
+    """
+    if in_use(folder):
+        raise _held(folder)
+
+
+def _held(folder: Path) -> UserError:
+    holder = (folder / ".lock").read_text(encoding="utf-8").strip() or "unknown"
+    return UserError(
+        f"{folder} is in use by another run (process {holder}); wait for it, "
+        "or choose another folder with --out"
+    )
 
 
 def in_use(folder: Path) -> bool:

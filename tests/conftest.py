@@ -1,5 +1,6 @@
 """Before torch or transformers is imported: one thread, no network."""
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -16,6 +17,12 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first: then no process is left with one of them at the end."""
     items.sort(key=lambda item: "whole" not in item.path.parts)
+
+
+def pytest_collection_finish() -> None:
+    """Libraries are loaded now: the collector, which every measured edit calls, may pass them by."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

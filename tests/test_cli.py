@@ -358,6 +358,16 @@ def test_nothing_heavy_is_imported_before_the_user_s_mistake(
     assert "HEAVY []" in out
 
 
+def test_a_run_in_use_is_refused_before_anything_heavy_is_imported(tmp_path: Path) -> None:
+    from ske.io import locked
+
+    (tmp_path / "some.yaml").write_text("")
+    with locked(tmp_path / "runs" / "some"):
+        out, err = process("run", "some.yaml", cwd=tmp_path).communicate(timeout=60)
+    assert "in use by another run" in err
+    assert "HEAVY []" in out
+
+
 def test_ctrl_c_is_130_and_says_how_to_go_on(tmp_path: Path) -> None:
     data = tmp_path / "facts.jsonl"
     os.mkfifo(data)
