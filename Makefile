@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 .PHONY: demo test test-slow test-vllm check format bench results setup clean
 
 demo: $(READY)
-	$(BIN)/ske run configs/demo.yaml
+	$(BIN)/ske run configs/demo.yaml --set meanwhile=true
 
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder

@@ -52,14 +52,10 @@ def run(run: Run, folder: Path) -> None:
     """Ask all methods; the base first, since the others are read at its answers."""
     if run.config.eval.judge is not None:
         check(run.config.eval.judge)  # Before the model is loaded.
-    cases, rounds = read_cases(run), read_rounds(run)
-    asked, talk, texts = _of_cases(run, cases)
+    plan = _planned(run, folder)
+    (asked, talk, texts), who, rounds = plan.own, plan.who, plan.rounds
     probes, own = slice(len(asked)), [*asked, *talk, *texts]
-    # The suite is asked of the one model that holds all edits, if there is one.
-    suite = [] if rounds.mode == "single" else suite_items(run, folder)
-    times = sittings(rounds, own, len(suite))
-    who = asked_of(run, _edits(run, rounds))
-    heard = _heard(run, who, folder, rounds, times, [*own, *suite])
+    heard = _heard(run, folder, plan, run.config.methods)
     write_json(folder / "costs.json", {method: _costs(own) for method, own in heard.items()})
     said = {method: [each.answers for each in own] for method, own in heard.items()}
     final = {method: latest(answers) for method, answers in said.items()}
@@ -82,15 +78,20 @@ def run(run: Run, folder: Path) -> None:
             judge(probed, run.config.eval.judge, folder, update)
     (folder / RETENTION).unlink(missing_ok=True)
     if rounds.mode == "sequential":
-        kept = retention(rounds, times, own, said, scorable)
+        kept = retention(rounds, plan.times, own, said, scorable)
         write_rows(folder / RETENTION, (row.model_dump(mode="json") for row in kept))
     _write_opinions(run, folder, talk, final, slice(len(asked), len(asked) + len(talk)))
     told = {method: answers[len(asked) + len(talk) :] for method, answers in final.items()}
-    beside = [*texts, *suite]
+    beside = [*texts, *plan.suite]
     write_rows(
         folder / "capability.jsonl",
         (row.model_dump(mode="json") for row in _suite(run, who, folder, rounds, beside, told)),
     )
+
+
+def ahead(run: Run, folder: Path, methods: Sequence[str]) -> None:
+    """Ask some of the methods, of whom the base is the first; `run` finds their answers."""
+    _heard(run, folder, _planned(run, folder), methods)
 
 
 class _OfCases(NamedTuple):
@@ -99,6 +100,29 @@ class _OfCases(NamedTuple):
     probes: list[Item]
     opinions: list[Item]
     texts: list[Item]
+
+
+class _Plan(NamedTuple):
+    """Who is asked what, and when."""
+
+    own: _OfCases
+    suite: list[Item]
+    rounds: Rounds
+    times: list[Sitting]
+    who: Asked
+
+    @property
+    def everything(self) -> list[Item]:
+        """All that is asked; sittings name places in it."""
+        return [*self.own.probes, *self.own.opinions, *self.own.texts, *self.suite]
+
+
+def _planned(run: Run, folder: Path) -> _Plan:
+    rounds, own = read_rounds(run), _of_cases(run, read_cases(run))
+    # The suite is asked of the one model that holds all edits, if there is one.
+    suite = [] if rounds.mode == "single" else suite_items(run, folder)
+    times = sittings(rounds, [*own.probes, *own.opinions, *own.texts], len(suite))
+    return _Plan(own, suite, rounds, times, asked_of(run, _edits(run, rounds)))
 
 
 def _of_cases(run: Run, cases: Sequence[Case]) -> _OfCases:
@@ -134,21 +158,14 @@ def _edits(run: Run, rounds: Rounds) -> list[Path]:
     return [f for method in run.config.methods for f in edit_folders(run, method, rounds, numbers)]
 
 
-def _heard(
-    run: Run,
-    who: Asked,
-    folder: Path,
-    rounds: Rounds,
-    times: Sequence[Sitting],
-    everything: Sequence[Item],
-) -> dict[str, list[Heard]]:
-    """What every method answered in every sitting, beside what the base did in the same one."""
+def _heard(run: Run, folder: Path, plan: _Plan, methods: Sequence[str]) -> dict[str, list[Heard]]:
+    """What methods answered in every sitting, beside what the base did in the same one."""
     heard: dict[str, list[Heard]] = {}
-    for method in run.config.methods:
-        base = [each.answers for each in heard[BASE]] if heard else [None] * len(times)
+    for method in methods:
+        base = [each.answers for each in heard[BASE]] if heard else [None] * len(plan.times)
         heard[method] = [
-            _answers(run, who, folder, method, rounds, sitting, everything, before)
-            for sitting, before in zip(times, base, strict=True)
+            _answers(run, folder, plan, method, sitting, before)
+            for sitting, before in zip(plan.times, base, strict=True)
         ]
     return heard
 
@@ -181,12 +198,10 @@ def _tasks(run: Run, who: Asked, folder: Path, method: str, rounds: Rounds) -> l
 
 def _answers(
     run: Run,
-    who: Asked,
     folder: Path,
+    plan: _Plan,
     method: str,
-    rounds: Rounds,
     sitting: Sitting,
-    asked: Sequence[Item],
     before: Sequence[Answer] | None,
 ) -> Heard:
     """A method's answers in one sitting, from their file as far as that goes, then its model's.
@@ -194,9 +209,10 @@ def _answers(
     `before` is the base's in the same sitting, which the method is also read at; None if it is
     the base.
     """
-    edits = edit_folders(run, method, rounds, sitting.edits)
+    edits = edit_folders(run, method, plan.rounds, sitting.edits)
+    asked = plan.everything
     numbered = [(place, asked[place]) for place in sitting.places]
-    path = folder / "items" / f"{method}-{_key(run, who, edits, numbered)}.jsonl"
+    path = folder / "items" / f"{method}-{_key(run, plan.who, edits, numbered)}.jsonl"
     drop_torn_line(path)
     done, costs = [Answer(**row) for row in read_rows(path)], path.with_suffix(".cost.json")
     if len(done) == len(numbered) and costs.exists():
@@ -204,7 +220,7 @@ def _answers(
     done = done[: len(done) // CHUNK * CHUNK]
     write_rows(path, [row.model_dump(mode="json") for row in done])
     started = time.time()
-    with edited(who.lm(), edits) as lm, run.progress(method, len(numbered)) as update:
+    with edited(plan.who.lm(), edits) as lm, run.progress(method, len(numbered)) as update:
         update(len(done))
         while len(done) < len(numbered):
             part = slice(len(done), len(done) + CHUNK)

@@ -9,6 +9,7 @@ of into `used.jsonl`, what the guard finds in them into `leakage.json`. `pipelin
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -21,6 +22,7 @@ from methods.table import build, defaults, load_edit
 from pipeline.costs import measured, size_of
 from pipeline.facts import read_facts
 from pipeline.leaks import USED, Leaks, Ledger, checked, refuse, write_leaks
+from pipeline.meanwhile import meanwhile
 from pipeline.places import edit_folder, edit_folders, is_taught, options_for
 from pipeline.practice import workshop
 from pipeline.rounds import read_rounds
@@ -45,12 +47,16 @@ def train(run: Run, folder: Path) -> None:
 
     Several processes (torchrun) train together; the first writes.
     """
-    train_edit(run, folder)
+    with meanwhile(run) as shared:
+        train_edit(run, folder)
     if not processes.first():
         return
     if processes.count() > 1:
         run.reload()  # FSDP leaves each process a part of the model.
     save_student(run, [folder / "edit"], run.folder / "student")
+    if shared:
+        costs = json.loads((folder / "costs.json").read_text(encoding="utf-8"))
+        write_json(folder / "costs.json", costs | {"meanwhile": True})
 
 
 def train_edit(run: Run, folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,12 +42,16 @@ class Run:
         self.config = config
         self.folder = folder
         self.console = console or Console(stderr=True, quiet=not processes.first())
+        self.watchers: list[Callable[[], None]] = []
+        """Called whenever there is progress, where the work is done."""
 
     @functools.cached_property
     def lm(self) -> LocalLM:
         """The base model's weights, in transformers."""
         from ske.backends.local import load  # torch takes seconds to import: only when needed
 
+        gc.collect()
+        gc.freeze()  # Trainers call the collector; it need not look through libraries each time.
         return load(self.config.model)
 
     @functools.cached_property
@@ -103,6 +108,8 @@ class Run:
 
             def update(done: int, total: int | None = None, note: str = "") -> None:
                 bar.update(task, completed=done, total=total, note=note)
+                for watcher in self.watchers:
+                    watcher()
 
             yield update
 

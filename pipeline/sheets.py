@@ -38,6 +38,10 @@ MADE = {
     "sequential": "Seconds to make and size are those of all rounds together.",
 }
 """What the costs of several edits are."""
+MEANWHILE = (
+    "The student was trained on half of the threads while a process with the other half edited "
+    "with and asked the other methods (`meanwhile`): seconds do not compare between it and them."
+)
 
 
 def main_table(evidence: Evidence, protocol: str) -> Table:
@@ -177,7 +181,9 @@ def cost_table(evidence: Evidence) -> Table:
         [method_label(method), *_cost_cells(evidence.costs.get(method, {}), edits)]
         for method in evidence.methods
     ]
-    return Table(columns, rows, MADE.get(evidence.rounds.mode, ""))
+    shared = any(costs.get("meanwhile") for costs in evidence.costs.values())
+    notes = [MADE.get(evidence.rounds.mode, ""), MEANWHILE if shared else ""]
+    return Table(columns, rows, " ".join(filter(None, notes)))
 
 
 def _cost_cells(costs: dict[str, Any], edits: int) -> list[str]:

@@ -240,6 +240,10 @@ class Config(Frozen):
     train: TrainConfig = TrainConfig()
     eval: EvalConfig = EvalConfig()
     leakage: LeakageConfig = LeakageConfig()
+    meanwhile: bool = False
+    """On a processor: while the student is trained on half of the threads, a process with the other
+    half edits with the other methods and asks them. Same results, sooner; twice the model in
+    memory, and the seconds of different methods no longer compare."""
 
     @model_validator(mode="after")
     def _edits_reach_the_teacher(self) -> Config:

@@ -20,7 +20,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Libraries are loaded now: the collector, which every measured edit calls, may pass them by."""
+    """Libraries are loaded now: the collector, which every edit calls, may pass them by."""
     gc.collect()
     gc.freeze()
 
