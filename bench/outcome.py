@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from eval.answers import Answers, read_answers
 from eval.further import further
-from eval.ratios import SHARE, share_over_seeds
+from eval.ratios import CEILINGS, SHARE, share_over_seeds
 from eval.retention import scored
 from eval.score import ALL, BASE, CaseKey, per_case
 from eval.seeds import gather
@@ -16,7 +16,7 @@ from eval.stats import Interval, bootstrap_seeds, holm, paired
 from pipeline.labels import PROTOCOLS, in_order, method_label
 from ske.config import load
 
-OURS, TEACHER, RETAINED = "ske", "prompt", "retained"
+OURS, RETAINED = "ske", "retained"
 CHANGE = "capability_change"
 """The capability suite against the base model's, in points, question by question."""
 LOCALITY = ("Forgetfulness", "Neighborhood", "Relation_Specificity")
@@ -27,7 +27,7 @@ SHARES: dict[Place, Place] = {
     (SHARE, ALL): ("portability", ALL),
     (SHARE, "Beyond"): ("hard", "Beyond"),
 }
-"""What is told as a share of the teacher's own, and of what."""
+"""What is told as a share of what the facts can do in a prompt, and of what."""
 Cases = dict[tuple[str, int], float]
 """(case, seed) -> percent."""
 
@@ -67,9 +67,9 @@ MADE = (
     Column("edit success", ("edit_success", ALL)),
     Column("paraphrase", ("paraphrase", ALL)),
     Column("portability", ("portability", ALL)),
-    Column("share of PROMPT's", (SHARE, ALL)),
+    Column("share of {ceiling}'s", (SHARE, ALL)),
     Column("unseen kinds", ("hard", "Beyond")),
-    Column("unseen kinds, share of PROMPT's", (SHARE, "Beyond")),
+    Column("unseen kinds, share of {ceiling}'s", (SHARE, "Beyond")),
     Column("strongest old beliefs", ("edit_success_by_belief", "strength_4")),
     Column("argues for the old", ("self_refutation", ALL)),
     Column("first round, at the end", (RETAINED, ALL)),
@@ -102,8 +102,8 @@ class Found(NamedTuple):
         return bootstrap_seeds(cases) if cases else None
 
     def _share(self, protocol: str, method: str, place: Place) -> Interval | None:
-        own, there = (self.cases(protocol, m, place) for m in (method, TEACHER))
-        return share_over_seeds(own, there) if method != TEACHER else None
+        own, there = (self.cases(protocol, m, place) for m in (method, self.ceiling))
+        return share_over_seeds(own, there) if method != self.ceiling else None
 
     def _change(self, protocol: str, method: str, place: Place) -> Interval | None:
         own, there = (self.cases(protocol, m, place) for m in (method, BASE))
@@ -120,6 +120,15 @@ class Found(NamedTuple):
     def methods(self) -> list[str]:
         """In the order of the runs."""
         return list(dict.fromkeys(method for _, method, _ in self.values))
+
+    @property
+    def ceiling(self) -> str:
+        """What shares are of: PROMPT, or what has the facts in a prompt where PROMPT has not."""
+        return next((name for name in CEILINGS if name in self.methods), CEILINGS[0])
+
+    def title(self, column: Column) -> str:
+        """A column's title in these tables."""
+        return column.title.format(ceiling=method_label(self.ceiling))
 
     @property
     def protocols(self) -> list[str]:
@@ -179,7 +188,7 @@ def _table(found: Found, protocol: str, columns: Sequence[Column]) -> str:
     if not kept:
         return "-"
     lines = [
-        "| | " + " | ".join(columns[n].title for n in kept) + " |",
+        "| | " + " | ".join(found.title(columns[n]) for n in kept) + " |",
         "|---" * (len(kept) + 1) + "|",
     ]
     for method, own in values.items():
@@ -232,8 +241,8 @@ def _goals(found: Found, musts: Sequence[Must]) -> str:
             got = found.of(protocol, OURS, (must.metric, must.category))
             met = "met" if got and must.met(got) else "**missed**"
             cells.append(f"{shown(got)} {met}" if got else "-")
-        name = next(c.title for c in COLUMNS if c.place == (must.metric, must.category))
-        lines.append(f"| {name} | {must} | " + " | ".join(cells) + " |")
+        column = next(c for c in COLUMNS if c.place == (must.metric, must.category))
+        lines.append(f"| {found.title(column)} | {must} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 

@@ -47,6 +47,11 @@ PARTS: dict[str, tuple[Must, ...]] = {
     "main": AT_64,
     "tasks": (Must("edit_success", least=95), Must("locality", least=98)),
     "sizes": (),
+    "thousand": (
+        Must("edit_success", least=97),
+        Must("locality", least=95),
+        Must("portability_share", least=80),
+    ),
     "sequential": (Must("retained", least=95), Must("locality", least=95)),
     ABLATIONS: (),
     "second-world": AT_64,
@@ -59,11 +64,6 @@ BY_SIZE = {
         Must("edit_success", least=99),
         Must("locality", least=98),
         Must("portability_share", least=90),
-    ),
-    "680-edits": (
-        Must("edit_success", least=97),
-        Must("locality", least=95),
-        Must("portability_share", least=80),
     ),
 }
 

@@ -40,7 +40,12 @@ from world.skills import LETTERS, SKILLS
 
 SHIPPED = Path(__file__).parents[1] / "world"
 ALL = [(name, split) for name in bench.BENCHMARKS for split in bench.SPLITS]
-LEAST = {"world_counterfact": 500, "world_recent": 200, "world_sanitation": 80}
+LEAST = {
+    "world_counterfact": 500,
+    "world_many": 1024,
+    "world_recent": 200,
+    "world_sanitation": 80,
+}
 SUBJECT = "{subject}"
 Record = dict[str, Any]
 
@@ -209,7 +214,7 @@ def test_every_category_is_there() -> None:
             assert record["rephrase_prompts"] and record["locality"]["Neighborhood"]
     both = {"Reasoning", "Relation_Specificity", "Neighborhood"}
     aliasing, inverse = {"Subject_Aliasing"}, {"Logical_Generalization", "Forgetfulness"}
-    assert found["world_counterfact"] == both | aliasing | inverse
+    assert found["world_counterfact"] == found["world_many"] == both | aliasing | inverse
     assert found["world_recent"] == both | inverse
     assert found["world_sanitation"] == both | aliasing
 
@@ -262,7 +267,7 @@ def test_shipped_files_are_current_and_the_loader_reads_all(tmp_path: Path) -> N
 
 
 def test_unknown_names_are_refused() -> None:
-    with pytest.raises(UserError, match="world_counterfact, world_recent"):
+    with pytest.raises(UserError, match="world_counterfact, world_many, world_recent"):
         bench.records(people(), "counterfact", "test")
     with pytest.raises(UserError, match="val, test"):
         bench.records(people(), "world_recent", "train")

@@ -2,7 +2,8 @@
 
 People and companies belong to `val` or to `test` for good; a seed draws the relations, the new
 targets and the order. All edits of one benchmark can be made together: none contradicts another,
-and no expected answer depends on which of them are made. `write` makes six .json files.
+and no expected answer depends on which of them are made. `write` makes six .json files; the large
+benchmark is drawn when it is wanted.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ VAL_SHARE = 3
 """One in so many people and companies belongs to `val`."""
 RELATIONS_EACH = 2
 """Different relations of each known person that `world_counterfact` edits."""
+MANY_EACH, MANY_OF_COMPANIES = 4, 2
+"""Different relations of each person and company that `world_many` edits."""
 ERASED_SHARE = 0.28
 """Share of the known people and companies that lose a fact in `world_sanitation`."""
 ONE_TO_ONE = ("spouse", "chief_executive_officer")
@@ -114,6 +117,13 @@ def _counterfact(draw: Drawer) -> None:
         draw.change(person, RELATIONS_EACH)
 
 
+def _many(draw: Drawer) -> None:
+    for company in draw.group.companies:
+        draw.change(company, MANY_OF_COMPANIES)
+    for person in draw.rng.sample(draw.group.people, len(draw.group.people)):
+        draw.change(person, MANY_EACH)
+
+
 def _recent(draw: Drawer) -> None:
     for person in draw.group.new_people:
         draw.change(person)
@@ -131,6 +141,8 @@ class Benchmark(NamedTuple):
     prefix: str
     description: str
     draw: Callable[[Drawer], None]
+    filed: bool = True
+    """Whether its files lie in the world's folder."""
 
 
 BENCHMARKS = {
@@ -138,6 +150,12 @@ BENCHMARKS = {
         "world",
         "Embedded world, modification: known people and companies get other values",
         _counterfact,
+    ),
+    "world_many": Benchmark(
+        "world-many",
+        "Embedded world, modification: more than a thousand, several of each person and company",
+        _many,
+        filed=False,
     ),
     "world_recent": Benchmark(
         "world-recent", "Embedded world, insertion: facts of people nobody has heard of", _recent
@@ -199,9 +217,9 @@ def _names() -> str:
 
 
 def write(world: World, folder: Path, seed: int = 0) -> list[Path]:
-    """Write every benchmark's splits as `<name>-<split>.json`; the same bytes for the same seed."""
+    """Write the filed benchmarks as `<name>-<split>.json`; the same bytes for the same seed."""
     paths = []
-    for name in BENCHMARKS:
+    for name in (name for name, benchmark in BENCHMARKS.items() if benchmark.filed):
         for split in SPLITS:
             paths.append(folder / f"{name}-{split}.json")
             write_json(paths[-1], records(world, name, split, seed))
