@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from bench.chains import KINDS, by_kind
 from eval.answers import Answers, read_answers
 from eval.further import further
 from eval.ratios import CEILINGS, SHARE, share_over_seeds
@@ -84,6 +85,8 @@ STAYED = (
     Column("capability against the base", (CHANGE, ALL)),
 )
 """Of what should have stayed as it was."""
+UNSEEN = tuple(Column(kind, ("hard", kind)) for kind in KINDS)
+"""Of the unseen kinds, which."""
 COLUMNS = (*MADE, *STAYED)
 
 
@@ -121,6 +124,11 @@ class Found(NamedTuple):
         """In the order of the runs."""
         return list(dict.fromkeys(method for _, method, _ in self.values))
 
+    def has(self, columns: Sequence[Column]) -> bool:
+        """Whether there is anything to show in some columns."""
+        wanted = {column.place for column in columns}
+        return any(place in wanted for _, _, place in self.values)
+
     @property
     def ceiling(self) -> str:
         """What shares are of: PROMPT, or what has the facts in a prompt where PROMPT has not."""
@@ -149,6 +157,10 @@ def section(name: str, folders: Sequence[Path], planned: int, musts: Sequence[Mu
         name = PROTOCOLS[protocol]
         parts += [f"**The edits, {name}**", _table(found, protocol, MADE)]
         parts += [f"**What should have stayed, {name}**", _table(found, protocol, STAYED)]
+    if found.has(UNSEEN):
+        protocol = found.protocols[0]
+        told = f"**Unseen kinds, {PROTOCOLS[protocol]}**"
+        parts += [told, _table(found, protocol, UNSEEN)]
     parts += [_differences(found), _goals(found, musts)]
     return "\n\n".join(part for part in parts if part)
 
@@ -163,7 +175,9 @@ def read(folders: Sequence[Path]) -> Found:
         cases[key.case, key.seed] = value
 
     every: Mapping[CaseKey, float] = (
-        per_case(answers.rows) | further(answers.rows) | answers.beside.values
+        per_case([*answers.rows, *by_kind(answers.rows)])
+        | further(answers.rows)
+        | answers.beside.values
     )
     for key, value in every.items():
         put(key, (key.metric, key.category), value)

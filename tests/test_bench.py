@@ -11,13 +11,14 @@ import torch
 from minirun import minirun
 
 from bench import __main__ as bench
-from bench import ablations, gpu, growth, outcome, results
+from bench import ablations, chains, gpu, growth, outcome, results
 from bench.document import filled
 from bench.memory import held
 from bench.outcome import Must, section
 from bench.row import Row, markdown
 from bench.shapes import SHAPES, random_model
 from bench.timing import Work, exponent, paired
+from eval.score import Row as Answered
 from eval.stats import Interval
 
 CPU = torch.device("cpu")
@@ -226,3 +227,32 @@ def test_the_gpu_s_command_runs_on_a_cpu(tmp_path: Path) -> None:
 def test_without_a_gpu_it_says_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
     assert gpu.main([]) == 2
     assert "--tiny --device cpu" in capsys.readouterr().err
+
+
+def test_unseen_kinds_are_told_apart_by_hops_and_by_where_the_edit_lies() -> None:
+    def kind(case: str, prompt: str, category: str = "Beyond") -> list[str]:
+        row = Answered(
+            method="ske",
+            dataset="world",
+            case=f"world: {case}",
+            metric="hard",
+            category=category,
+            probe=0,
+            prompt=prompt,
+            protocol="generate",
+            seed=0,
+            answers=(("x",),),
+        )
+        return [own.category for own in chains.by_kind([row])]
+
+    spouse = "The name of the spouse of Ada Zorn is"
+    assert kind(spouse, "The name of the occupation of the spouse of Ada Zorn is") == [chains.TWO]
+    assert kind(
+        "The occupation of Ada Zorn is", "The name of the occupation of the spouse of Bo Ley is"
+    ) == [chains.THROUGH]
+    born = (
+        "The name of the capital city of the country where the place of birth of Ada is located is"
+    )
+    assert kind("The place of birth of Ada is", born) == [chains.THREE]
+    assert kind("The place of birth of Ada is", born, "Claims") == []
+    assert kind("The place of birth of Ada is", "The capital of Ruria is") == []
