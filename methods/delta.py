@@ -65,6 +65,13 @@ class DeltaEdit:
                 for name, original in originals.items():
                     holder.model.get_parameter(name).copy_(original)
 
+    def on(self, earlier: DeltaEdit) -> DeltaEdit:
+        """This edit, made on top of an earlier one, and that one, as one edit of this method."""
+        both = dict(earlier.deltas)
+        for name, delta in self.deltas.items():
+            both[name] = _sum(both[name], delta) if name in both else delta
+        return DeltaEdit(both, self.method)
+
     def factors(self) -> dict[str, Factors]:
         """All differences as thin factors.
 
@@ -107,3 +114,15 @@ class DeltaEdit:
                 deltas[name] = LowRank(tensors[key], tensors[f"{name}::down"])
         method = json.loads((folder / "edit.json").read_text(encoding="utf-8"))["method"]
         return DeltaEdit(deltas, method)
+
+
+def _sum(one: LowRank | torch.Tensor, other: LowRank | torch.Tensor) -> LowRank | torch.Tensor:
+    """Two differences of one parameter; thin as long as both are and that takes less room."""
+    if isinstance(one, LowRank) and isinstance(other, LowRank):
+        up = torch.cat([one.up.to(other.up), other.up], 1)
+        down = torch.cat([one.down.to(other.down), other.down])
+        if up.shape[1] * (up.shape[0] + down.shape[1]) < up.shape[0] * down.shape[1]:
+            return LowRank(up, down)
+        return up @ down
+    first, second = (d.dense() if isinstance(d, LowRank) else d for d in (one, other))
+    return first.to(second) + second

@@ -2,21 +2,24 @@
 
 Learns by TRL SFT what a teacher (the base model under a designed PROMPT) answered about the facts
 and their consequences, and is held to the base model's own distribution on neighbours and on free
-text. Needs no prompt afterwards: what comes out is an ordinary change of weights.
+text. Needs no prompt afterwards: what comes out is an ordinary change of weights. It may start from
+another method's edit (`start`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
-from methods.base import REHEARSED, Lesson, Workshop, options_of, weights_of
+from methods.base import REHEARSED, Editor, Lesson, Workshop, options_of, weights_of
 from methods.delta import DeltaEdit
 from methods.sft import train
 from ske.lm import LM, ask
-from ske.training import SftOptions
-from ske.types import Fact
+from ske.training import StudentOptions
+from ske.types import Fact, UserError
 
 NEW_SHARE = 0.4
 """Of all lessons of a pass but the rehearsed ones; chosen on validation people (docs/log.md)."""
@@ -30,9 +33,10 @@ class Student:
     """
 
     def __init__(self, options: dict[str, Any], workshop: Workshop) -> None:
-        """Raises UserError on unknown options."""
-        self.options: SftOptions = options_of(SftOptions, options, "ske")
+        """Raises UserError on unknown options, or a start that is none."""
+        self.options: StudentOptions = options_of(StudentOptions, options, "ske")
         self.workshop = workshop
+        self._start = self._starter()
 
     def edit(self, lm: LM, facts: Sequence[Fact]) -> DeltaEdit:
         """Train on the teacher's lessons about these facts."""
@@ -43,7 +47,35 @@ class Student:
         else:
             lessons = self.workshop.lessons()
         lessons = balanced(lessons)
-        return train(weights_of(lm, "ske"), lessons, self.options, self.workshop, "ske")
+        with self._started(lm, facts) as first:
+            learned = train(weights_of(lm, "ske"), lessons, self.options, self.workshop, "ske")
+        return learned if first is None else learned.on(first)
+
+    def _starter(self) -> Editor | None:
+        name = self.options.start
+        if name is None:
+            return None
+        from methods.table import METHODS, build  # The table names this module.
+
+        if name in METHODS and METHODS[name].taught:
+            raise UserError(f"train.start = {name!r}: the student cannot start from itself")
+        aside = replace(self.workshop, lessons=None, folder=None)
+        return build(name, self.options.start_options, aside)
+
+    @contextmanager
+    def _started(self, lm: LM, facts: Sequence[Fact]) -> Iterator[DeltaEdit | None]:
+        """The model with the edit that the student starts from, and that edit."""
+        if self._start is None:
+            yield None
+            return
+        first = self._start.edit(lm, facts)
+        if not isinstance(first, DeltaEdit):
+            raise UserError(
+                f"train.start = {self.options.start!r}: it does not change weights by differences; "
+                "take one that does, e.g. memit, alphaedit or rome"
+            )
+        with first.applied(lm):
+            yield first
 
 
 def balanced(lessons: Sequence[Lesson]) -> list[Lesson]:

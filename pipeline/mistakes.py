@@ -57,6 +57,8 @@ def check_options(config: Config) -> None:
     check(config.eval.tasks)
     if "ske" in config.options:
         raise UserError("options.ske: the student's options are the keys of `train`")
+    if config.train.start is not None:
+        build("ske", config.train.model_dump(), Workshop())
     for name in config.methods:
         build(name, options_for(config, name), Workshop())
 

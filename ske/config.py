@@ -15,7 +15,7 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from ske.endpoints import EndpointConfig, TeacherServer
-from ske.training import Count, NotNegativeInt, Positive, SftOptions
+from ske.training import Count, NotNegativeInt, Positive, StudentOptions
 from ske.types import Frozen, UserError
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
@@ -156,7 +156,7 @@ class TeachConfig(Frozen):
     """How many of the most likely tokens of the base model's distribution are stored."""
 
 
-class TrainConfig(SftOptions):
+class TrainConfig(StudentOptions):
     """How the student is trained; here is only where it differs from other fine-tuning."""
 
     rank: Count = 16

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -49,3 +49,14 @@ class SftOptions(LowRankOptions):
     locality_weight: NotNegative = 1.0
     """Weight of the KL term, which holds the student to the base model on lessons with a stored
     distribution (neighbours, free text); 0 is plain SFT on the same lessons."""
+
+
+class StudentOptions(SftOptions):
+    """Supervised fine-tuning on top of another method's edit."""
+
+    start: str | None = None
+    """A method that changes weights, e.g. memit, whose edit the student starts from. What that
+    writes into lower layers is found by chains of relations that no lesson asks for; the lessons
+    teach the rest and repair what it breaks."""
+    start_options: dict[str, Any] = Field(default_factory=dict)
+    """That method's options, over configs/methods/NAME.yaml; gentle ones: see docs/log.md."""
