@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,8 +49,7 @@ class Run:
         """The base model's weights, in transformers."""
         from ske.backends.local import load  # torch takes seconds to import: only when needed
 
-        gc.collect()
-        gc.freeze()  # Trainers call the collector; it need not look through libraries each time.
+        processes.spare_libraries()
         return load(self.config.model)
 
     @functools.cached_property

@@ -1,16 +1,29 @@
 """Several processes for one training (`torchrun`, `accelerate launch`): which of them this is.
 
 Both launchers say so in the environment; whoever starts `ske` alone is the first of one. Also, how
-a process' threads behave beside those of others.
+a process' threads behave beside those of others, and its garbage collector beside libraries.
 """
 
 from __future__ import annotations
 
+import functools
+import gc
 import os
 
 SPINS = "10000"
 """Turns of a waiting loop. libgomp's own 300,000 are no faster on an idle machine; beside one other
 busy process they made a training step 70 times as slow, these 4 times (docs/log.md)."""
+
+
+@functools.cache
+def spare_libraries() -> None:
+    """Keep what is loaded now, which is libraries, from the garbage collector.
+
+    Every training calls it, and each time it would look through a million objects. Once in a
+    process: what is kept from it is never collected.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def yielding() -> None:

@@ -147,3 +147,15 @@ def test_the_command_says_so_before_torch_is_there() -> None:
         [sys.executable, "-c", code], cwd=HERE.parent, capture_output=True, text=True, check=True
     )
     assert "loaded [False]" in said.stdout
+
+
+def test_the_collector_passes_by_libraries_and_by_nothing_that_comes_later() -> None:
+    import gc
+
+    processes.spare_libraries()
+    spared = gc.get_freeze_count()
+    assert spared > 10_000
+    later: list[object] = [[] for _ in range(1000)]
+    processes.spare_libraries()  # as a run's second model does
+    assert gc.get_freeze_count() <= spared
+    del later
