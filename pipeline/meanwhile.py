@@ -62,9 +62,9 @@ def meanwhile(run: Run) -> Iterator[bool]:
 
 def main(folder: Path) -> None:
     """The other process: stage `edit`, and `ask` as far as no student is needed."""
-    from pipeline import asking
-
     threading.Thread(target=_die_with_parent, daemon=True).start()
+    from pipeline import asking  # Takes seconds: the parent may be gone before.
+
     run = Run(load(folder / "config.yaml"), folder, Console(quiet=True))
     for item in run.plan():
         if item.stage.name == "edit" and item.state != "done":
