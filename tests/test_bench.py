@@ -18,6 +18,7 @@ from bench.outcome import Must, section
 from bench.row import Row, markdown
 from bench.shapes import SHAPES, random_model
 from bench.timing import Work, exponent, paired
+from eval.answers import Answers, Beside
 from eval.score import Row as Answered
 from eval.stats import Interval
 
@@ -229,24 +230,59 @@ def test_without_a_gpu_it_says_what_to_do(capsys: pytest.CaptureFixture[str]) ->
     assert "--tiny --device cpu" in capsys.readouterr().err
 
 
-def test_unseen_kinds_are_told_apart_by_hops_and_by_where_the_edit_lies() -> None:
-    def kind(case: str, prompt: str, category: str = "Beyond") -> list[str]:
-        row = Answered(
-            method="ske",
-            dataset="world",
-            case=f"world: {case}",
-            metric="hard",
-            category=category,
-            probe=0,
-            prompt=prompt,
-            protocol="generate",
-            seed=0,
-            answers=(("x",),),
+def test_shares_are_of_retrieval_where_prompt_was_not_asked() -> None:
+    def made(*methods: str) -> outcome.Found:
+        place = ("portability", "all")
+        return outcome.Found(
+            {
+                ("generate", m, place): {("c", 0): v}
+                for m, v in zip(methods, (50.0, 40.0), strict=True)
+            }
         )
-        return [own.category for own in chains.by_kind([row])]
 
-    spouse = "The name of the spouse of Ada Zorn is"
-    assert kind(spouse, "The name of the occupation of the spouse of Ada Zorn is") == [chains.TWO]
+    column = next(c for c in outcome.MADE if c.place == (outcome.SHARE, "all"))
+    without, beside = made("retrieval", "ske"), made("prompt", "ske")
+    assert without.title(column) == "share of Retrieval's"
+    assert beside.title(column) == "share of PROMPT's"
+    for found in (without, beside):
+        share = found.of("generate", "ske", column.place)
+        assert share is not None and round(share.mean) == 80
+        assert found.of("generate", found.ceiling, column.place) is None
+
+
+def chain(case: str, prompt: str, category: str = "Beyond") -> Answered:
+    return Answered(
+        method="ske",
+        dataset="world",
+        case=f"world: {case}",
+        metric="hard",
+        category=category,
+        probe=0,
+        prompt=prompt,
+        protocol="generate",
+        seed=0,
+        answers=(("x",),),
+    )
+
+
+SPOUSE = "The name of the spouse of Ada Zorn is"
+HIS_WORK = "The name of the occupation of the spouse of Ada Zorn is"
+
+
+def test_unseen_kinds_have_a_table_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = Answers([chain(SPOUSE, HIS_WORK)], [], Beside([], [], []))
+    monkeypatch.setattr(outcome, "_alone", lambda folder: answers)
+    text = section("x", [tmp_path], 1, ())
+    assert f"| | {chains.TWO} |\n|---|---|\n| SKE | 0.0 [" in text
+
+
+def test_unseen_kinds_are_told_apart_by_hops_and_by_where_the_edit_lies() -> None:
+    def kind(*row: str) -> list[str]:
+        return [own.category for own in chains.by_kind([chain(*row)])]
+
+    assert kind(SPOUSE, HIS_WORK) == [chains.TWO]
     assert kind(
         "The occupation of Ada Zorn is", "The name of the occupation of the spouse of Bo Ley is"
     ) == [chains.THROUGH]

@@ -152,6 +152,8 @@ def test_the_command_says_so_before_torch_is_there() -> None:
 def test_the_collector_passes_by_libraries_and_by_nothing_that_comes_later() -> None:
     import gc
 
+    gc.unfreeze()
+    processes.spare_libraries.cache_clear()
     processes.spare_libraries()
     spared = gc.get_freeze_count()
     assert spared > 10_000
@@ -159,3 +161,13 @@ def test_the_collector_passes_by_libraries_and_by_nothing_that_comes_later() -> 
     processes.spare_libraries()  # as a run's second model does
     assert gc.get_freeze_count() <= spared
     del later
+
+
+def test_libraries_are_spared_before_a_run_s_model_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    monkeypatch.setattr(processes, "spare_libraries", lambda: done.append("spared"))
+    monkeypatch.setattr("ske.backends.local.load", lambda model: done.append("loaded"))
+    _ = Run(Config(), tmp_path).lm
+    assert done == ["spared", "loaded"]

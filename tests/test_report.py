@@ -193,6 +193,13 @@ def test_costs_are_told_per_edit_and_per_question(run: Run) -> None:
     assert told["tokens per question"] == "32"
 
 
+def test_seconds_that_do_not_compare_are_said_not_to(run: Run) -> None:
+    found = evidence.gather(run)
+    costs = {**found.costs, "ske": {**found.costs["ske"], "meanwhile": True}}
+    assert "do not compare" in sheets.cost_table(found._replace(costs=costs)).caption
+    assert "do not compare" not in sheets.cost_table(found).caption
+
+
 def test_published_figures_stand_apart_and_say_whose_they_are(run: Run) -> None:
     for name in ("report.md", "report.html"):
         page = text(run, name)
