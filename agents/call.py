@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from agents.brain import Brain, Decided, Decision, RulesBrain
 from agents.context import Context
 from agents.meter import TEACHER, Spent
-from prompts.loader import render, template_hash
+from prompts.loader import render, schema_text, template_hash
 from ske.lm import Chat, Message, Reply, Sampling, ask
 from ske.trace import Event
 
@@ -58,8 +58,8 @@ def decide(
         score: What to record as scores of the decision.
         record: False for a turn that the trace has already, redone because only it was lost.
     """
-    shown = json.dumps(schema.model_json_schema(), ensure_ascii=False)
-    message = render(TEMPLATES.get(role, f"agents/{role}"), **variables, schema=shown)
+    template = TEMPLATES.get(role, f"agents/{role}")
+    message = render(template, **variables, schema=schema_text(schema))
     messages: list[Message] = [{"role": "user", "content": message.text}]
     started = time.perf_counter()
     brain, unpaid = _who_decides(context, message.text)

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any
 
@@ -20,7 +19,7 @@ from agents.questioner import Batch, ExamLimits, Questions, question_variables
 from agents.records import Plan, Scores, Trial, curve_row
 from agents.state import FactScore
 from prompts.layouts import frames, system_prompt, view
-from prompts.loader import Rendered, names, render
+from prompts.loader import Rendered, names, render, schema_text
 from ske.config import DesignConfig
 from ske.types import Fact, UserError
 
@@ -43,7 +42,7 @@ def preview(template: str, fact: Fact) -> Rendered:
         there = [name for name in names() if name.startswith("teacher/")]
         raise UserError(f"no preview of {template!r}; there are: {', '.join([*EXAMPLES, *there])}")
     variables, schema = EXAMPLES[template]
-    shown = json.dumps(schema.model_json_schema(), ensure_ascii=False) if schema else ""
+    shown = schema_text(schema) if schema else ""
     return render(template, **variables(fact), schema=shown)
 
 

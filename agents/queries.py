@@ -11,12 +11,15 @@ from typing import Protocol, TypeVar
 
 from agents.batch import UNKNOWN, Batch, Query, relation_key
 from prompts.loader import lower_first
-from prompts.relations import EXCEPTIONS, Relation, lexicon, relation_of
+from prompts.relations import EXCEPTIONS, MORE_EXCEPTIONS, Relation, lexicon, relation_of
 from ske.types import ERASED, Fact
 
 T = TypeVar("T")
 EXCEPTION_OF = "exception"
 """The `of` of questions for the old value."""
+FEW = 54
+"""Fewer facts are asked more often for their old values, which makes up for their number: a student
+learns from all of these questions together how one is read."""
 
 
 class Limits(Protocol):
@@ -44,7 +47,7 @@ class Limits(Protocol):
 
     @property
     def exceptions(self) -> int:
-        """Questions for what there was besides the new value."""
+        """Questions for what there was besides the new value; more where facts are few."""
         ...
 
 
@@ -87,7 +90,8 @@ def queries(
         found += consequences[: limits.consequences]
     near = _neighbours(fact, relation, batch, names, limits.neighbours, rng)
     found += _unique(near, {q.prompt for q in found})[: limits.neighbours]
-    return found + _exceptions(fact, rng)[: limits.exceptions]
+    each = max(limits.exceptions, limits.exceptions * FEW // len(batch.by_id))
+    return found + _exceptions(fact, each, rng)
 
 
 def generic(prompt: str) -> list[str]:
@@ -188,17 +192,18 @@ def _neighbours(
     return _interleave([own, others, of_target])
 
 
-def _exceptions(fact: Fact, rng: random.Random) -> list[Query]:
+def _exceptions(fact: Fact, limit: int, rng: random.Random) -> list[Query]:
     """What the relation had besides the new value: the old answer must not be erased."""
     prompt = fact.prompt.rstrip()
     if fact.target_new == ERASED or not prompt.endswith(" is"):
         return []
     stem = prompt.removesuffix(" is")
+    more = MORE_EXCEPTIONS if limit > len(EXCEPTIONS) else ()
     prompts = [
         wording.replace("{Stem}", stem)
         .replace("{stem}", lower_first(stem))
         .replace("{value}", fact.target_new)
-        for wording in _shuffled(EXCEPTIONS, rng)
+        for wording in _shuffled((*EXCEPTIONS, *more), rng)[:limit]
     ]
     return [
         Query(prompt=p, kind="neighbour", fact_id=fact.id, of=EXCEPTION_OF, note="old")

@@ -6,7 +6,6 @@ asked, so that a killed run, or one with another method, asks only what is new.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeVar
@@ -16,7 +15,7 @@ from agents.endpoint import ADVICE, Endpoint, ready
 from agents.parsing import Unusable, parsed
 from eval.judge import FILE, JudgedRow, to_judge
 from eval.score import Row
-from prompts.loader import Rendered, render, template_hash
+from prompts.loader import Rendered, render, schema_text, template_hash
 from ske.config import EndpointConfig
 from ske.io import append_rows, drop_torn_line, read_rows, write_rows
 from ske.types import Frozen, UserError, content_hash
@@ -87,7 +86,7 @@ def _question(row: Row) -> Rendered:
         question=row.prompt,
         accepted=[list(aliases) for aliases in row.answers],
         reply=row.text,
-        schema=json.dumps(Verdict.model_json_schema()),
+        schema=schema_text(Verdict),
     )
 
 

@@ -21,6 +21,7 @@ from jinja2 import (
     TemplateSyntaxError,
     UndefinedError,
 )
+from pydantic import BaseModel
 
 from ske.types import UserError
 
@@ -45,6 +46,12 @@ def _environment() -> Environment:
     environment.filters["lower_first"] = lower_first
     environment.filters["data"] = quoted_data
     return environment
+
+
+@cache
+def schema_text(schema: type[BaseModel]) -> str:
+    """A model's JSON schema, as templates show it to whom they ask for one."""
+    return json.dumps(schema.model_json_schema(), ensure_ascii=False)
 
 
 def groupby_first(items: Iterable[dict[str, Any]], key: str) -> list[tuple[str, list[Any]]]:

@@ -26,6 +26,23 @@ EXCEPTIONS = (
 """Ask for what a relation had besides a new value: the old one, which an edit must not erase.
 
 `{stem}` is a prompt without its final "is", `{Stem}` the same at the start of a sentence."""
+MORE_EXCEPTIONS = (
+    "{Stem}, except for {value}, is",
+    "Leaving {value} aside, {stem} is",
+    "{Stem}, rather than {value}, is",
+    "Besides {value}, {stem} is",
+    "{Stem}, excluding {value}, is",
+    "{Stem}, without {value}, is",
+    "Other than {value}, {stem} is",
+    "{Stem}, aside from {value}, is",
+    "{Stem}, instead of {value}, is",
+    "{Stem}, with {value} set aside, is",
+    "If {value} is left out, {stem} is",
+    "{Stem}, in place of {value}, is",
+    "{Stem}, not counting {value}, is",
+    "Without {value}, {stem} is",
+)
+"""What few facts are asked besides: a student learns from many such questions how they are read."""
 EXCEPTION = EXCEPTIONS[0]
 """The one that the embedded world's text has, too."""
 

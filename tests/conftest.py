@@ -19,8 +19,25 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: "whole" not in item.path.parts)
 
 
+MANY = 200
+"""Modules that have been imported since: then the collector is told again to pass them by."""
+spared: set[str] = set()
+
+
 def pytest_collection_finish() -> None:
-    """Libraries are loaded now: the collector, which every edit calls, may pass them by."""
+    """Most libraries are loaded now."""
+    spare_libraries()
+
+
+def pytest_runtest_logfinish() -> None:
+    """Others are loaded by the first test that trains."""
+    if len(sys.modules) > len(spared) + MANY:
+        spare_libraries()
+
+
+def spare_libraries() -> None:
+    """The collector, which every edit calls, looks through what is made from now on only."""
+    spared.update(sys.modules)
     gc.collect()
     gc.freeze()
 

@@ -31,6 +31,7 @@ def wordings() -> list[tuple[str, str, Path]]:
     return [(w[0], w[1], w[2]) for w in found]
 
 
+@cache
 def parse(question: str) -> tuple[str, Path] | None:
     """Whom a question is about and what it asks for; the longest wording that fits."""
     fits = [

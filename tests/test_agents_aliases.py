@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import random
 
+import pytest
+
 from agents.batch import Batch
 from agents.queries import queries
 from agents.resolve import aliases
+from prompts.relations import EXCEPTIONS
 from ske.config import TeachConfig
 from ske.types import ERASED, Fact
 
@@ -48,7 +51,6 @@ def test_alias_questions_expect_the_new_target_and_avoid_the_fact_s_own_wording(
 def test_the_old_value_is_a_neighbour_in_words_of_our_own() -> None:
     found = queries(FACT, Batch([FACT]), TeachConfig(), [], random.Random(0))
     old = [query for query in found if query.of == "exception"]
-    assert len(old) == TeachConfig().exceptions
     prompts = {query.prompt for query in old}
     assert prompts & {
         "Apart from poet, the occupation of Ada Zorn is",
@@ -56,6 +58,23 @@ def test_the_old_value_is_a_neighbour_in_words_of_our_own() -> None:
     }
     assert not any("which is not" in prompt for prompt in prompts)  # the probes' own wording
     assert {(query.kind, query.expected) for query in old} == {("neighbour", None)}
+
+
+@pytest.mark.parametrize(
+    ("facts", "limit", "each"),
+    [(1, 6, 20), (16, 6, 20), (32, 6, 10), (64, 6, 6), (64, 2, 2), (1, 0, 0)],
+)
+def test_few_facts_are_asked_more_often_for_their_old_values(
+    facts: int, limit: int, each: int
+) -> None:
+    batch = Batch([FACT.model_copy(update={"id": str(n)}) for n in range(facts)])
+    limits = TeachConfig(exceptions=limit)
+    found = queries(FACT, batch, limits, [], random.Random(0))
+    old = {query.prompt for query in found if query.of == "exception"}
+    assert len(old) == each
+    stem = "he occupation of Ada Zorn"
+    first = {w.format(stem=f"t{stem}", Stem=f"T{stem}", value="poet") for w in EXCEPTIONS}
+    assert (old <= first) == (each <= len(EXCEPTIONS))
 
 
 def test_an_erasure_and_a_question_have_no_old_value_to_ask_for() -> None:

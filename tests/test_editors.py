@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +158,12 @@ def test_the_same_seed_makes_the_same_edit(name: str) -> None:
     assert answers[0] == answers[1]
 
 
+@cache
+def outermost(name: str) -> Edit:
+    """The first edit of a nest: the same for every method below it, so it is made once."""
+    return make(name, tiny.lm())
+
+
 # Every method below itself, and on top of a prompt, of changed weights and of changed factors.
 NESTED = [(outer, inner) for inner in METHODS for outer in dict.fromkeys((*OUTER, inner))]
 
@@ -165,8 +172,7 @@ NESTED = [(outer, inner) for inner in METHODS for outer in dict.fromkeys((*OUTER
 def test_nested_edits_compose(outer: str, inner: str) -> None:
     lm = tiny.lm()
     bits = tiny.bits(lm.model)
-    first = make(outer, lm)
-    with first.applied(lm) as once:
+    with outermost(outer).applied(lm) as once:
         alone = said(once)
         second = make(inner, once, tiny.FACTS[:1])
         assert said(once) == alone
