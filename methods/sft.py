@@ -140,8 +140,20 @@ def work_folder(workshop: Workshop) -> Iterator[Path]:
 
 def steps_of(options: Schedule, n_rows: int) -> int:
     """How many optimizer steps a schedule makes of so many lessons."""
-    passes = round(options.epochs * math.ceil(n_rows / options.batch_size))
-    return max(1, options.min_steps, passes)
+    return max(1, options.min_steps, _in_passes(options, n_rows, batch_of(options, n_rows)))
+
+
+def batch_of(options: Schedule, n_rows: int) -> int:
+    """How many lessons a step has: with few of them it is halved until there are steps enough."""
+    size = options.batch_size
+    least = 2 * (options.least_batch or size)
+    while size >= least and _in_passes(options, n_rows, size) < options.min_steps:
+        size //= 2
+    return size
+
+
+def _in_passes(options: Schedule, n_rows: int, batch: int) -> int:
+    return round(options.epochs * math.ceil(n_rows / batch))
 
 
 def batch_share(batch_size: int) -> int:
@@ -173,7 +185,7 @@ def arguments(
     return {
         "output_dir": str(folder),
         "max_steps": steps,
-        "per_device_train_batch_size": batch_share(options.batch_size),
+        "per_device_train_batch_size": batch_share(batch_of(options, n_rows)),
         "learning_rate": options.learning_rate,
         "lr_scheduler_type": "constant" if steady else "cosine",
         "warmup_steps": 0 if steady else max(1, steps // 20),

@@ -164,7 +164,8 @@ class TrainConfig(StudentOptions):
     alpha: int = 16
     learning_rate: Positive = 2e-3
     epochs: Positive = 5.0
-    min_steps: NotNegativeInt = 80
+    min_steps: NotNegativeInt = 320
+    least_batch: Count | None = 8
 
 
 class EvalConfig(Frozen):

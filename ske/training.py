@@ -25,6 +25,8 @@ class Schedule(Frozen):
     """Lessons a step."""
     min_steps: NotNegativeInt = 0
     """With few facts, more passes are made until there are so many steps."""
+    least_batch: Count | None = None
+    """With few facts, before that, steps are made smaller: down to so many lessons; None: never."""
 
 
 class LowRankOptions(Schedule):

@@ -17,11 +17,11 @@ from methods.adapters import lora_config, low_rank_deltas
 from methods.base import Lesson, Workshop
 from methods.delta import DeltaEdit, LowRank
 from methods.rows import IGNORED, Collator, divergence, row_of
-from methods.sft import train
+from methods.sft import batch_of, steps_of, train
 from methods.trainer import LessonTrainer
 from ske.backends.local import LocalLM
 from ske.lm import Pair, Sampling, ask
-from ske.training import SftOptions
+from ske.training import Schedule, SftOptions
 from ske.types import UserError
 
 SHORT = SftOptions(rank=4, alpha=8, learning_rate=5e-3, epochs=8, batch_size=2)
@@ -346,3 +346,22 @@ def test_small_steps_of_full_tuning_are_not_lost_in_half_precision() -> None:
     moved = sum((delta != 0).sum().item() for delta in weights.values())
     assert moved > 0.5 * sum(delta.numel() for delta in weights.values())
     assert all(torch.equal(p, before[name]) for name, p in lm.model.named_parameters())
+
+
+@pytest.mark.parametrize(
+    ("rows", "least", "batch", "steps"),
+    [
+        (4769, 8, 32, 750),  # enough of them: as configured
+        (1888, 8, 16, 590),  # 295 steps of 32 would be too few
+        (560, 8, 8, 350),
+        (238, 8, 8, 320),  # and then more passes
+        (238, None, 32, 320),
+        (238, 32, 32, 320),
+        (238, 1, 2, 595),
+    ],
+)
+def test_few_lessons_are_learned_in_smaller_steps(
+    rows: int, least: int | None, batch: int, steps: int
+) -> None:
+    schedule = Schedule(epochs=5, batch_size=32, min_steps=320, least_batch=least)
+    assert (batch_of(schedule, rows), steps_of(schedule, rows)) == (batch, steps)

@@ -51,6 +51,8 @@ def test_hand_written_facts_go_in_and_a_model_comes_out(tmp_path: Path) -> None:
             "teach.neighbours=4",
             "--set",
             "design.max_trials=2",
+            "--set",
+            "train.min_steps=160",
         ]
     )
     assert result.returncode == 0, result.stderr
