@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any, NamedTuple
 
 from prompts.relations import lexicon
@@ -47,6 +48,7 @@ class Prober:
         self.world = world
         self.peers = peers
         self.rng = rng
+        self._by_relation: dict[str, list[tuple[str, str]]] = {}
         self.changed = {(edit.subject, edit.relation) for edit in edits}
         self.changed |= {
             (person, edit.relation)
@@ -121,17 +123,28 @@ class Prober:
 
     def _others(self, edit: Edit, count: int) -> list[str]:
         """Known subjects of the same kind with the same relation, namesakes first."""
+        # An equal value could not show that the edit has spilled over.
         pool = [
             name
-            for name in self.peers
-            if name not in (edit.subject, edit.new)
-            # An equal value could not show that the edit has spilled over.
-            and self.world.values[name].get(edit.relation, edit.new) != edit.new
-            and self.stands(name, edit.relation)
+            for name, value in self._standing(edit.relation)
+            if value != edit.new and name not in (edit.subject, edit.new)
         ]
         self.rng.shuffle(pool)
         surname = edit.subject.split()[-1]
-        return sorted(pool, key=lambda name: name.split()[-1] != surname)[:count]
+        namesakes = [name for name in pool if name.split()[-1] == surname]
+        rest = (name for name in pool if name not in namesakes)
+        return [*namesakes, *islice(rest, count)][:count]
+
+    def _standing(self, relation: str) -> list[tuple[str, str]]:
+        """Whose value of a relation no edit changes, with that value."""
+        if relation not in self._by_relation:
+            known = ((name, self.world.values[name].get(relation)) for name in self.peers)
+            self._by_relation[relation] = [
+                (name, value)
+                for name, value in known
+                if value is not None and self.stands(name, relation)
+            ]
+        return self._by_relation[relation]
 
     def _specific(self, edit: Edit) -> list[Probe]:
         """Other facts of the subject; of a known namesake if the subject is new."""
