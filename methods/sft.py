@@ -165,8 +165,9 @@ def batch_share(batch_size: int) -> int:
     share, rest = divmod(batch_size, processes.count())
     if rest:
         raise UserError(
-            f"train.batch_size = {batch_size} cannot be shared out evenly to "
-            f"{processes.count()} processes; set it to a multiple, or start fewer processes"
+            f"a step of {batch_size} lessons cannot be shared out evenly to {processes.count()} "
+            "processes; set train.batch_size, and train.least_batch for few facts, to multiples "
+            "of that, or start fewer processes"
         )
     return share
 

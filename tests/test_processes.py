@@ -80,7 +80,7 @@ def test_adapters_of_a_cut_up_model_are_read_whole(pair: Path) -> None:
 def test_a_step_that_cannot_be_shared_out_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "4")
     assert batch_share(32) == 8
-    with pytest.raises(UserError, match=r"train\.batch_size = 30 .* 4 processes"):
+    with pytest.raises(UserError, match=r"30 lessons .* 4 processes; set train\.batch_size"):
         batch_share(30)
 
 
