@@ -56,7 +56,8 @@ def test_the_old_value_is_a_neighbour_in_words_of_our_own() -> None:
         "Apart from poet, the occupation of Ada Zorn is",
         "The occupation of Ada Zorn, other than poet, is",
     }
-    assert not any("which is not" in prompt for prompt in prompts)  # the probes' own wording
+    for probes in (", which is not ", ", and not "):  # the wordings of test and val probes
+        assert not any(probes in prompt for prompt in prompts)
     assert {(query.kind, query.expected) for query in old} == {("neighbour", None)}
 
 

@@ -17,9 +17,10 @@ from methods.adapters import lora_config, low_rank_deltas
 from methods.base import Lesson, Workshop
 from methods.delta import DeltaEdit, LowRank
 from methods.rows import IGNORED, Collator, divergence, row_of
-from methods.sft import batch_of, steps_of, train
+from methods.sft import arguments, batch_of, steps_of, train
 from methods.trainer import LessonTrainer
 from ske.backends.local import LocalLM
+from ske.config import TrainConfig
 from ske.lm import Pair, Sampling, ask
 from ske.training import Schedule, SftOptions
 from ske.types import UserError
@@ -365,3 +366,9 @@ def test_few_lessons_are_learned_in_smaller_steps(
 ) -> None:
     schedule = Schedule(epochs=5, batch_size=32, min_steps=320, least_batch=least)
     assert (batch_of(schedule, rows), steps_of(schedule, rows)) == (batch, steps)
+    told = arguments(tiny.lm(), schedule, Workshop(), Path(), rows)
+    assert (told["per_device_train_batch_size"], told["max_steps"]) == (batch, steps)
+
+
+def test_the_student_s_steps_become_smaller_without_being_told_to() -> None:
+    assert batch_of(TrainConfig(), 560) < TrainConfig().batch_size == batch_of(TrainConfig(), 4769)
