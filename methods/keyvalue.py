@@ -69,7 +69,15 @@ class Query(NamedTuple):
     """One fact in all contexts, the bare one first, and the prompt of its KL term."""
 
     rows: list[Asked]
+    """Keys are read from these, and values make their answers come out."""
     essence: Asked
+    held: Sequence[Asked] = ()
+    """Further prompts whose answers values have to give, e.g. what an edit must not change."""
+
+    @property
+    def asked(self) -> list[Asked]:
+        """All whose answers values are found by."""
+        return [*self.rows, *self.held]
 
 
 def query(holder: HasWeights, fact: Fact, contexts: Sequence[str], end: bool) -> Query:

@@ -31,9 +31,10 @@ from methods.keyvalue import (
     write,
 )
 from methods.moments import Moment, moments
+from methods.taught import by_fact, joined
 from methods.values import changes
 from ske.lm import LM
-from ske.types import Fact
+from ske.types import Fact, UserError
 
 FIRST, LAST = 1 / 8, 1 / 4
 """Layers 4 to 8 of 32 (Llama), as published; GPT-J's authors take 3-8 of 28, GPT-2 XL's 13-17."""
@@ -46,6 +47,11 @@ class SpreadOptions(KeyValueOptions):
     clamp: float = Field(default=0.75, gt=0)
     batch_facts: int = Field(default=0, ge=0)
     """Facts edited at a time, batch after batch on the edited model; 0 is all at once."""
+    taught: int = Field(default=0, ge=0)
+    """As a student's start: so many of its lessons about what is new of each fact (other wordings,
+    consequences) count beside the fact's own prompt, in keys and values (`methods.taught`)."""
+    held: int = Field(default=0, ge=0)
+    """The same of lessons about what stays of the subject, in values alone."""
 
 
 class MemitOptions(SpreadOptions):
@@ -116,7 +122,7 @@ class Memit:
             solvers = [self.solver(m, p) for m, p in zip(statistics, projections, strict=True)]
             for start in range(0, len(facts), size):
                 batch = facts[start : start + size]
-                queries = [query(holder, fact, contexts, options.end) for fact in batch]
+                queries = self._queries(holder, batch, contexts)
                 self._spread(holder, layers, solvers, queries, found)
         deltas = {
             p.name: as_delta(p, *(torch.cat(part) for part in zip(*pairs, strict=True)))
@@ -124,6 +130,24 @@ class Memit:
             if pairs
         }
         return DeltaEdit(deltas, self.name)
+
+    def _queries(
+        self, holder: HasWeights, facts: Sequence[Fact], contexts: Sequence[str]
+    ) -> list[Query]:
+        """The facts as they are asked, with what is taught about them if that is wanted."""
+        options = self.options
+        found = [query(holder, fact, contexts, options.end) for fact in facts]
+        if not options.taught and not options.held:
+            return found
+        if self.workshop.lessons is None:
+            raise UserError(
+                f"{self.name}: taught = {options.taught}, held = {options.held}: nobody teaches "
+                "this method; these are for `train.start_options`, where a student's teacher does"
+            )
+        lessons = by_fact(self.workshop.lessons())
+        how = (lessons, options.taught, options.held, options.end, self.workshop.seed)
+        pairs = zip(facts, found, strict=True)
+        return [joined(holder, fact, own, *how) for fact, own in pairs]
 
     def _spread(
         self,

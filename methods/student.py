@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 from methods.base import REHEARSED, Editor, Lesson, Workshop, options_of, weights_of
@@ -35,7 +36,8 @@ class Student:
     def __init__(self, options: dict[str, Any], workshop: Workshop) -> None:
         """Raises UserError on unknown options, or a start that is none."""
         self.options: StudentOptions = options_of(StudentOptions, options, "ske")
-        self.workshop = workshop
+        lessons = workshop.lessons
+        self.workshop = replace(workshop, lessons=lessons and cache(lessons))
         self._start = self._starter()
 
     def edit(self, lm: LM, facts: Sequence[Fact]) -> DeltaEdit:
@@ -59,7 +61,7 @@ class Student:
 
         if name in METHODS and METHODS[name].taught:
             raise UserError(f"train.start = {name!r}: the student cannot start from itself")
-        aside = replace(self.workshop, lessons=None, folder=None)
+        aside = replace(self.workshop, folder=None)
         return build(name, self.options.start_options, aside)
 
     @contextmanager

@@ -83,7 +83,7 @@ def changes(
         [facts, hidden], at least fp32.
     """
     found = torch.zeros_like(before)
-    sizes = [len(q.rows) * max(len(r.prompt) + len(r.answer) for r in q.rows) for q in queries]
+    sizes = [len(q.asked) * max(len(r.prompt) + len(r.answer) for r in q.asked) for q in queries]
     chunks = list(batches(sizes, options.batch_tokens))
     with at_rest(holder.model), torch.enable_grad():
         for number, chunk in enumerate(chunks):
@@ -183,8 +183,8 @@ def _rows_of(going: torch.Tensor, each: int) -> list[int]:
 
 
 def _rows(query: Query) -> list[Asked]:
-    """Every context of a fact, then its KL prompt; all facts have as many."""
-    return [*query.rows, query.essence]
+    """All that a fact's value is found by, then its KL prompt; all facts have as many."""
+    return [*query.asked, query.essence]
 
 
 @torch.no_grad()
@@ -228,11 +228,11 @@ def _tensors(holder: HasWeights, queries: Sequence[Query], before: _Before) -> _
         return begun
 
     for number, one in enumerate(queries):
-        for asked in one.rows:
+        for asked in one.asked:
             if not asked.answer:
                 raise UserError("a fact has no target: target_new is empty; erase it by a text")
             begun = put(number, asked, [*asked.prompt, *asked.answer[:-1]])
-            share = 1 / len(one.rows) / len(asked.answer)
+            share = 1 / len(one.asked) / len(asked.answer)
             for place, token in enumerate(asked.answer, start=len(asked.prompt) - 1 - begun):
                 at.append((len(rows) - 1, place))
                 wanted.append((token, number, share))
