@@ -45,6 +45,7 @@ ABLATIONS = "ablations"
 """The part that is one table."""
 PARTS: dict[str, tuple[Must, ...]] = {
     "main": AT_64,
+    "started": AT_64,
     "tasks": (Must("edit_success", least=95), Must("locality", least=98)),
     "sizes": (),
     "thousand": (
