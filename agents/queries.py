@@ -11,7 +11,7 @@ from typing import Protocol, TypeVar
 
 from agents.batch import UNKNOWN, Batch, Query, relation_key
 from prompts.loader import lower_first
-from prompts.relations import EXCEPTIONS, MORE_EXCEPTIONS, Relation, lexicon, relation_of
+from prompts.relations import EXCEPTIONS, Relation, lexicon, relation_of
 from ske.types import ERASED, Fact
 
 T = TypeVar("T")
@@ -198,12 +198,11 @@ def _exceptions(fact: Fact, limit: int, rng: random.Random) -> list[Query]:
     if fact.target_new == ERASED or not prompt.endswith(" is"):
         return []
     stem = prompt.removesuffix(" is")
-    more = MORE_EXCEPTIONS if limit > len(EXCEPTIONS) else ()
     prompts = [
         wording.replace("{Stem}", stem)
         .replace("{stem}", lower_first(stem))
         .replace("{value}", fact.target_new)
-        for wording in _shuffled((*EXCEPTIONS, *more), rng)[:limit]
+        for wording in _shuffled(EXCEPTIONS, rng)[:limit]
     ]
     return [
         Query(prompt=p, kind="neighbour", fact_id=fact.id, of=EXCEPTION_OF, note="old")

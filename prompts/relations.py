@@ -22,11 +22,6 @@ EXCEPTIONS = (
     "{Stem}, if we do not count {value}, is",
     "{Stem}, besides {value}, is",
     "{Stem}, apart from {value}, is",
-)
-"""Ask for what a relation had besides a new value: the old one, which an edit must not erase.
-
-`{stem}` is a prompt without its final "is", `{Stem}` the same at the start of a sentence."""
-MORE_EXCEPTIONS = (
     "{Stem}, except for {value}, is",
     "Leaving {value} aside, {stem} is",
     "{Stem}, rather than {value}, is",
@@ -42,7 +37,11 @@ MORE_EXCEPTIONS = (
     "{Stem}, not counting {value}, is",
     "Without {value}, {stem} is",
 )
-"""What few facts are asked besides: a student learns from many such questions how they are read."""
+"""Ask for what a relation had besides a new value: the old one, which an edit must not erase.
+
+`{stem}` is a prompt without its final "is", `{Stem}` the same at the start of a sentence. Many, in
+both orders: a student learns from all of them together how such a question is read, whatever its
+words are."""
 EXCEPTION = EXCEPTIONS[0]
 """The one that the embedded world's text has, too."""
 

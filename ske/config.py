@@ -143,8 +143,9 @@ class TeachConfig(Frozen):
     neighbours: int = Field(default=48, ge=0)
     """Questions near each fact whose answers must not change."""
     exceptions: int = Field(default=6, ge=0)
-    """Questions for the old value ("apart from the new one"), which the edit must not erase; about
-    few facts more are asked (up to 20 about each of 16), unless this is 0."""
+    """Questions for the old value ("apart from the new one"), which the edit must not erase, in
+    wordings drawn from twenty; about few facts more are asked (all twenty about each of 16), unless
+    this is 0."""
     free_texts: int = Field(default=1536, ge=0)
     """Most texts sampled from the base model, to keep everything else as it is; with few facts
     there are fewer of them (128 and 32 for each fact)."""

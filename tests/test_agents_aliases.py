@@ -74,8 +74,18 @@ def test_few_facts_are_asked_more_often_for_their_old_values(
     old = {query.prompt for query in found if query.of == "exception"}
     assert len(old) == each
     stem = "he occupation of Ada Zorn"
-    first = {w.format(stem=f"t{stem}", Stem=f"T{stem}", value="poet") for w in EXCEPTIONS}
-    assert (old <= first) == (each <= len(EXCEPTIONS))
+    assert old <= {w.format(stem=f"t{stem}", Stem=f"T{stem}", value="poet") for w in EXCEPTIONS}
+
+
+def test_every_wording_asks_for_the_old_value_of_some_fact() -> None:
+    stem = "he occupation of Ada Zorn"
+    batch = Batch([FACT.model_copy(update={"id": str(n)}) for n in range(64)])
+    asked = {
+        query.prompt
+        for seed in range(64)
+        for query in queries(FACT, batch, TeachConfig(), [], random.Random(seed))
+    }
+    assert asked >= {w.format(stem=f"t{stem}", Stem=f"T{stem}", value="poet") for w in EXCEPTIONS}
 
 
 def test_an_erasure_and_a_question_have_no_old_value_to_ask_for() -> None:
