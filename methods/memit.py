@@ -145,9 +145,19 @@ class Memit:
                 "this method; these are for `train.start_options`, where a student's teacher does"
             )
         lessons = by_fact(self.workshop.lessons())
-        how = (lessons, options.taught, options.held, options.end, self.workshop.seed)
-        pairs = zip(facts, found, strict=True)
-        return [joined(holder, fact, own, *how) for fact, own in pairs]
+        return [
+            joined(
+                holder,
+                fact,
+                own,
+                lessons.get(fact.id, ()),
+                taught=options.taught,
+                held=options.held,
+                end=options.end,
+                seed=self.workshop.seed,
+            )
+            for fact, own in zip(facts, found, strict=True)
+        ]
 
     def _spread(
         self,

@@ -8,7 +8,7 @@ of the subject as it was. Of the first, keys are read, too: a subject stands in 
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from methods.base import HasWeights, Lesson
 from methods.keyvalue import Asked, Query
@@ -32,7 +32,8 @@ def joined(
     holder: HasWeights,
     fact: Fact,
     own: Query,
-    lessons: Mapping[str, Sequence[Lesson]],
+    lessons: Sequence[Lesson],
+    *,
     taught: int,
     held: int,
     end: bool,
@@ -46,14 +47,14 @@ def joined(
         holder: the model; it renders the prompts.
         fact: the fact.
         own: its query without lessons.
-        lessons: by fact; only those that name the subject are of use here.
+        lessons: the fact's; only those that name the subject are of use here.
         taught: how many of what is new, in the value and in the key.
         held: how many of what stays, in the value alone.
         end: whether the token that ends a reply belongs to the answer.
         seed: draws the lessons.
     """
     rng = random.Random(f"taught-{seed}-{fact.id}")
-    naming = [one for one in lessons.get(fact.id, ()) if fact.subject in one.chat[-1]["content"]]
+    naming = [one for one in lessons if fact.subject in one.chat[-1]["content"]]
     new = [one for one in naming if one.kind in TAUGHT and not one.top_ids]
     # "Apart from NEW, ..." asks about the edit itself, which no change of the subject can answer.
     kept = [

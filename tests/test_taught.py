@@ -41,7 +41,8 @@ LESSONS = [WORDING, CONSEQUENCE, INVERSE, STAYS, UNBELIEVED, OLD, ANOTHER]
 
 def heard(lm: Any, taught: int, held: int, lessons: list[Lesson], seed: int = 0) -> Query:
     own = query(lm, ADA, ["{}"], end=True)
-    return joined(lm, ADA, own, by_fact(lessons), taught, held, True, seed)
+    mine = by_fact(lessons).get(ADA.id, [])
+    return joined(lm, ADA, own, mine, taught=taught, held=held, end=True, seed=seed)
 
 
 def prompts(lm: Any, rows: Any) -> list[str]:
@@ -123,7 +124,8 @@ def test_facts_with_lessons_are_optimised_together_as_they_are_alone() -> None:
     lm = tiny.lm()
     lm.model.double()
     other = query(lm, tiny.FACTS[2], ["{}"], end=True)
-    many = [heard(lm, 2, 1, LESSONS), joined(lm, tiny.FACTS[2], other, {}, 2, 1, True, 0)]
+    without = joined(lm, tiny.FACTS[2], other, [], taught=2, held=1, end=True, seed=0)
+    many = [heard(lm, 2, 1, LESSONS), without]
     apart = torch.cat([values(lm, one) for one in many])
     # Forty steps of Adam enlarge what rounds otherwise in a batch.
     torch.testing.assert_close(values(lm, *many), apart, atol=1e-5, rtol=1e-5)
