@@ -142,7 +142,7 @@ class TeachConfig(Frozen):
     """Questions that need one more step from each fact."""
     neighbours: int = Field(default=48, ge=0)
     """Questions near each fact whose answers must not change."""
-    exceptions: int = Field(default=6, ge=0)
+    exceptions: int = Field(default=12, ge=0)
     """Questions for the old value ("apart from the new one"), which the edit must not erase, in
     wordings drawn from twenty; about few facts more are asked (all twenty about each of 16), unless
     this is 0."""
