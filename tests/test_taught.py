@@ -51,15 +51,15 @@ def prompts(lm: Any, rows: Any) -> list[str]:
 
 def test_what_is_new_of_a_subject_is_read_and_what_stays_is_held() -> None:
     lm = tiny.lm()
-    found = heard(lm, 2, 1, LESSONS)
+    found = heard(lm, 4, 3, LESSONS)  # More than there are: what else counted would be seen.
     first, *rest = prompts(lm, found.rows)
     assert first.endswith(ADA.prompt)
     assert {text[-20:] for text in rest} == {
         one.chat[-1]["content"][-20:] for one in (WORDING, CONSEQUENCE)
     }
-    assert [text.endswith("The employer of Ada Byron is") for text in prompts(lm, found.held)] == [
-        True
-    ]
+    assert len(found.held) == 3
+    for text in prompts(lm, found.held):
+        assert text.endswith("The employer of Ada Byron is")
     for row in (*found.rows, *found.held):
         assert lm.tokenizer.decode(row.prompt[: row.place + 1]).endswith("Ada Byron")
         assert row.answer[-1] == lm.tokenizer.convert_tokens_to_ids(tiny.END)
@@ -86,7 +86,7 @@ def test_every_fact_has_as_many_rows() -> None:
 def test_the_seed_draws_the_lessons() -> None:
     lm = tiny.lm()
     many = [lesson(f"Ada Byron {i} was born in", "Vell", "paraphrase") for i in range(9)]
-    drawn = {seed: prompts(lm, heard(lm, 3, 0, many, seed).rows) for seed in (0, 0, 1)}
+    drawn = {seed: prompts(lm, heard(lm, 3, 0, many, seed).rows) for seed in (0, 1)}
     assert drawn[0] == prompts(lm, heard(lm, 3, 0, many, 0).rows)
     assert drawn[0] != drawn[1]
 
