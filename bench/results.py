@@ -41,8 +41,8 @@ AT_64 = (
     Must("edit_success_by_belief", "strength_4", least=95),
 )
 """What SKE is asked for at 64 edits in one batch."""
-ABLATIONS = "ablations"
-"""The part that is one table."""
+COMPARED = ("ablations", "teaching")
+"""The parts that are one table, of differences from their first group."""
 PARTS: dict[str, tuple[Must, ...]] = {
     "main": AT_64,
     "started": AT_64,
@@ -54,7 +54,7 @@ PARTS: dict[str, tuple[Must, ...]] = {
         Must("portability_share", least=80),
     ),
     "sequential": (Must("retained", least=95), Must("locality", least=95)),
-    ABLATIONS: (),
+    **dict.fromkeys(COMPARED, ()),
     "second-world": AT_64,
 }
 """Grid file -> goals."""
@@ -106,7 +106,7 @@ def _make(part: str, seeds: Sequence[int] | None) -> None:
 def sections(part: str) -> dict[str, str]:
     """Place in the document -> tables, of what has been run here; other places stay as they are."""
     done, planned = _done(part)
-    if part == ABLATIONS:
+    if part in COMPARED:
         folders = [folder for group in done.values() for folder in group]
         return {part: _made(folders) + ablations.section(done, planned)} if folders else {}
     musts = PARTS[part]
@@ -119,8 +119,8 @@ def sections(part: str) -> dict[str, str]:
 
 def places() -> list[str]:
     """Every place that the document must have."""
-    groups = [f"{part}/{name}" for part in PARTS if part != ABLATIONS for name in _done(part)[0]]
-    return [*groups, ABLATIONS]
+    own = [f"{part}/{name}" for part in PARTS if part not in COMPARED for name in _done(part)[0]]
+    return [*own, *COMPARED]
 
 
 def _made(folders: Sequence[Path]) -> str:

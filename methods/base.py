@@ -83,11 +83,16 @@ REHEARSED = "rehearsed"
 """The kind of lessons that earlier rounds of a sequential run had, too."""
 
 
+ABOUT_FACTS = ("fact", "paraphrase", "consequence")
+"""The kinds of lessons that say what an edit is about."""
+
+
 class Lesson(Frozen):
     """One thing a student is to learn: how to complete a chat.
 
     With `top_ids`, the completion's tokens are `ids`, and the student is held to the stored
-    distribution (rows of the `top_k` most likely tokens) instead of to the text.
+    distribution (rows of the `top_k` most likely tokens): the base model's where something is to
+    stay as it was, a teacher's where that was wanted of what is new.
     """
 
     chat: Chat
@@ -104,6 +109,11 @@ class Lesson(Frozen):
     """[len(ids), k], natural logarithms."""
     spoken: bool = True
     """Whether the completion is learned by cross-entropy, too; sampled text is only held to."""
+
+    @property
+    def is_new(self) -> bool:
+        """Whether it says what the base model would not, or may not, have said by itself."""
+        return self.kind in ABOUT_FACTS or not self.top_ids
 
     @property
     def texts(self) -> tuple[str, ...]:

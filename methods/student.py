@@ -83,12 +83,12 @@ class Student:
 def balanced(lessons: Sequence[Lesson]) -> list[Lesson]:
     """Repeat the lessons that say something new until they are `NEW_SHARE` of all.
 
-    New is what has no distribution of the base model to be held to. What is to stay as it was
+    New is what the base model would not say (`Lesson.is_new`). What is to stay as it was
     need not be seen as often, but of it there must be much: so a pass over much of it has what is
     new several times.
     """
-    new = [lesson for lesson in lessons if not lesson.top_ids]
-    others = sum(bool(lesson.top_ids) and lesson.kind != REHEARSED for lesson in lessons)
+    new = [lesson for lesson in lessons if lesson.is_new]
+    others = sum(not lesson.is_new and lesson.kind != REHEARSED for lesson in lessons)
     if not new:
         return list(lessons)
     wanted = NEW_SHARE * others / (1 - NEW_SHARE)

@@ -55,7 +55,7 @@ def joined(
     """
     rng = random.Random(f"taught-{seed}-{fact.id}")
     naming = [one for one in lessons if fact.subject in one.chat[-1]["content"]]
-    new = [one for one in naming if one.kind in TAUGHT and not one.top_ids]
+    new = [one for one in naming if one.kind in TAUGHT]
     # "Apart from NEW, ..." asks about the edit itself, which no change of the subject can answer.
     kept = [
         one

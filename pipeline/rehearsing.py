@@ -41,8 +41,8 @@ def rehearsed(
     valid = list(_valid(earlier, facts))
     rng = random.Random(f"rehearse-{seed}-{len(earlier)}")
     rng.shuffle(valid)
-    taught = sorted((one for one in valid if not one.top_ids), key=lambda one: one.kind != "fact")
-    held = [lesson for lesson in valid if lesson.top_ids][:most]
+    taught = sorted((one for one in valid if one.is_new), key=lambda one: one.kind != "fact")
+    held = [lesson for lesson in valid if not lesson.is_new][:most]
     again = [lesson.model_copy(update={"kind": REHEARSED}) for lesson in held]
     return [*_as_now(lm, taught[:most], top_k), *again]
 
@@ -87,7 +87,7 @@ def _holds(lesson: Lesson, fact: Fact | None, later: Batch) -> bool:
 
     What was taught of a fact itself speaks of its own subject, and that may have got other facts.
     """
-    if fact and not lesson.top_ids:
+    if fact and lesson.is_new:
         others = later.relations.keys() - {fact.subject}
         step = lesson.kind == "consequence"
         return not step or not names_any("\n".join((*lesson.texts, fact.target_new)), others)

@@ -257,7 +257,7 @@ def teacher_table(taught: dict[str, int]) -> Table | None:
         counts.setdefault(kind, {})[status] = count
     states = [
         s
-        for s in ("kept", "repaired", "unverified", "dropped", "held")
+        for s in ("kept", "repaired", "trusted", "unverified", "dropped", "held")
         if any(s in row for row in counts.values())
     ]
     order = ("fact", "paraphrase", "consequence", "neighbour", "free")

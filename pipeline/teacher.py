@@ -1,9 +1,10 @@
 """Stage `teach`: queries about the facts, answered by the teacher, become the student's lessons.
 
-In-scope queries are asked under the pack's PROMPT and verified; neighbours and free text are the
-base model's own, without any prompt, with its distribution stored: that is where PROMPT's own
-damage to locality is left behind. Writes `lessons.jsonl` (what the student reads),
-`queries.jsonl` (each query's fate) and `leakage.json`.
+In-scope queries are asked under the pack's PROMPT and verified: where rules and the base model's
+own knowledge say what should follow, that is learned whatever the teacher said (`teach.repair`).
+Neighbours and free text are the base model's own, without any prompt, with its distribution
+stored: that is where PROMPT's own damage to locality is left behind. Writes `lessons.jsonl` (what
+the student reads), `queries.jsonl` (each query's fate) and `leakage.json`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from agents.batch import Batch, Query
 from agents.queries import EXCEPTION_OF, queries
@@ -30,6 +31,7 @@ from pipeline.leaks import leaks_in, refuse
 from pipeline.rehearsing import rehearsed
 from pipeline.run import Run
 from prompts.relations import relation_of
+from ske.config import TeachConfig
 from ske.io import write_json, write_rows
 from ske.lm import LM, Pair, Sampling, Scored, ask
 from ske.texts import free_texts
@@ -61,7 +63,7 @@ def run(run: Run, folder: Path) -> None:
     refuse(run.config.leakage.strict, "the prompt design", used)
     with run.progress("teacher", len(kept)) as update:
         taught = [found[i] for i in kept if found[i].kind != "neighbour"]
-        rows = in_scope(run.teacher, taught, design)
+        rows = in_scope(run.teacher, taught, design, teach)
         update(len(rows))
         near = [found[i] for i in kept if found[i].kind == "neighbour"]
         old = old_values(lm, [query for query in near if query.of == EXCEPTION_OF], facts)
@@ -136,33 +138,88 @@ def _check_leaks(run: Run, copies: int) -> None:
         )
 
 
-def in_scope(lm: LM, found: Sequence[Query], design: Design) -> list[dict[str, Any]]:
+def in_scope(
+    lm: LM, found: Sequence[Query], design: Design, teach: TeachConfig
+) -> list[dict[str, Any]]:
     """Ask the teacher, all queries of a pack under one prompt, and verify what it says."""
     rows: list[dict[str, Any]] = []
     for pack in design.packs:
         own = [query for query in found if query.fact_id in pack.fact_ids]
         replies = lm.generate([ask(query.prompt, pack.system) for query in own], SAMPLING)
-        rows += [
-            _verified(query, pack, reply.text, reply.finished)
+        judged = [
+            _verified(query, reply.text, reply.finished, teach.repair)
             for query, reply in zip(own, replies, strict=True)
+        ]
+        soft = _distributions(lm, pack, own, judged, teach.top_k) if teach.soft else {}
+        rows += [
+            _taught(query, pack, reply.text, one, soft.get(query.prompt, {}))
+            for query, reply, one in zip(own, replies, judged, strict=True)
         ]
     return rows
 
 
-def _verified(query: Query, pack: Pack, reply: str, finished: bool) -> dict[str, Any]:
-    """A lesson from a reply: kept if right, repaired if the right answer is known, else dropped."""
+class Judged(NamedTuple):
+    """What becomes of a reply."""
+
+    status: Literal["kept", "repaired", "trusted", "unverified", "dropped"]
+    completion: str
+    """What is learned; nothing of a dropped reply."""
+
+
+def _verified(query: Query, reply: str, finished: bool, repair: bool) -> Judged:
+    """Kept if right; if the right answer is known, repaired, or else trusted; or dropped."""
+    whole = finished and bool(reply)
     if query.expected is None:
-        status, completion = ("unverified", reply) if finished and reply else ("dropped", "")
-    elif matches(reply, query.expected, query.prompt):
-        status, completion = "kept", query.expected
-    else:
-        status, completion = "repaired", query.expected
+        return Judged("unverified", reply) if whole else Judged("dropped", "")
+    right = matches(reply, query.expected, query.prompt)
+    if repair:
+        return Judged("kept" if right else "repaired", query.expected)
+    if not whole:
+        return Judged("dropped", "")
+    return Judged("kept" if right else "trusted", reply)
+
+
+def _distributions(
+    lm: LM, pack: Pack, asked: Sequence[Query], judged: Sequence[Judged], top_k: int
+) -> dict[str, dict[str, Any]]:
+    """By question, the teacher's distribution over each token of what is learned in its words."""
+    own = [
+        (query.prompt, one.completion)
+        for query, one in zip(asked, judged, strict=True)
+        if one.status != "repaired" and one.completion
+    ]
+    pairs = [Pair(ask(prompt, pack.system), said, end=True) for prompt, said in own]
+    scored = lm.logprobs(pairs, top_k)
+    return {
+        prompt: _stored(each, len(each.tokens))
+        for (prompt, _), each in zip(own, scored, strict=True)
+        if each.tokens
+    }
+
+
+def _stored(scored: Scored, most: int) -> dict[str, Any]:
+    """A distribution as a lesson holds it, over at most so many tokens."""
+    return {
+        "ids": tuple(scored.tokens[:most]),
+        "top_ids": tuple(map(tuple, scored.top_ids[:most])),
+        "top_logprobs": tuple(
+            tuple(round(p, 5) for p in row) for row in scored.top_logprobs[:most]
+        ),
+    }
+
+
+def _taught(
+    query: Query, pack: Pack, reply: str, judged: Judged, soft: dict[str, Any]
+) -> dict[str, Any]:
+    """A teacher's reply as a lesson, and what was asked."""
+    status, completion = judged
     lesson = Lesson(
         chat=ask(query.prompt),
         completion=completion,
         kind=query.kind,
         fact=query.fact_id,
         pack=pack.id,
+        **soft,
     )
     return {
         "kind": query.kind,
@@ -236,10 +293,8 @@ def _held(pair: Pair, scored: Scored, kind: str, query: Query | None) -> dict[st
         completion=pair.answer,
         kind=kind,
         fact=query.fact_id if query else None,
-        ids=tuple(scored.tokens[:most]),
-        top_ids=tuple(map(tuple, scored.top_ids[:most])),
-        top_logprobs=tuple(tuple(round(p, 5) for p in row) for row in scored.top_logprobs[:most]),
         spoken=kind == "neighbour" and believed(pair, scored),
+        **_stored(scored, most),
     )
     seen = (
         {**query.model_dump(mode="json"), "reply": pair.answer, "status": "held"} if query else None

@@ -154,8 +154,14 @@ class TeachConfig(Frozen):
     rehearsal: int = Field(default=1024, ge=0)
     """In a sequential run: at most so many lessons of what earlier rounds taught, and as many of
     what they held to, are learned again in each round."""
+    repair: bool = True
+    """Whether a reply that contradicts what follows from the facts and from what the model knows
+    besides is replaced by what follows. false: the teacher's own words are learned, right or not;
+    only then can a better prompt make a better student."""
+    soft: bool = False
+    """Whether the teacher's distribution at every token of its own words is learned as well."""
     top_k: int = Field(default=20, ge=1)
-    """How many of the most likely tokens of the base model's distribution are stored."""
+    """How many of the most likely tokens of a distribution are stored."""
 
 
 class TrainConfig(StudentOptions):

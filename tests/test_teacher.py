@@ -12,6 +12,7 @@ from agents.records import Design, Pack
 from methods.base import Lesson
 from methods.student import NEW_SHARE, balanced
 from pipeline.teacher import RAMBLE, believed, free_lessons, held, in_scope, old_values
+from ske.config import TeachConfig
 from ske.lm import Chat, Pair, Reply, Sampling, Scored, ask
 from ske.types import Fact
 
@@ -45,12 +46,14 @@ class Table:
 
     def __init__(self, answers: dict[str, Said]) -> None:
         self.answers = answers
+        self.scored: list[Pair] = []
 
     def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Reply]:
         said = [self.answers[chat[-1]["content"]] for chat in chats]
         return [Reply(s.text.strip(), 1, len(s.text.split()), s.finished) for s in said]
 
     def logprobs(self, pairs: Sequence[Pair], top_k: int = 0) -> list[Scored]:
+        self.scored += pairs
         return [self._scored(pair) for pair in pairs]
 
     def _scored(self, pair: Pair) -> Scored:
@@ -125,13 +128,41 @@ def test_replies_under_the_prompt_are_kept_repaired_or_dropped() -> None:
         Query(prompt=name, kind="paraphrase", fact_id="known", expected=expected)
         for name, expected in (("a", "Oslo"), ("b", "Oslo"), ("c", None), ("d", None))
     ]
-    rows = in_scope(table, asked, design)
+    rows = in_scope(table, asked, design, TeachConfig())
     assert [row["status"] for row in rows] == ["kept", "repaired", "unverified", "dropped"]
     assert [row["query"]["completion"] for row in rows] == ["Oslo", "Oslo", "something", ""]
     assert rows[3]["lesson"] is None
     assert all(
         lesson.chat == ask(q.prompt) for lesson, q in zip(lessons(rows[:3]), asked[:3], strict=True)
     )
+
+
+def test_unrepaired_replies_are_learned_as_they_were_said_or_not_at_all() -> None:
+    pack = Pack.model_construct(id="p1", fact_ids=("known",), system="Oslo is it.")
+    design = Design.model_construct(packs=(pack,))
+    table = Table({"a": Said("Oslo."), "b": Said("Vell"), "c": Said("on", finished=False)})
+    asked = [
+        Query(prompt=name, kind="consequence", fact_id="known", expected="Oslo") for name in "abc"
+    ]
+    rows = in_scope(table, asked, design, TeachConfig(repair=False))
+    assert [row["status"] for row in rows] == ["kept", "trusted", "dropped"]
+    assert [row["query"]["completion"] for row in rows] == ["Oslo.", "Vell", ""]
+    assert rows[2]["lesson"] is None and not any(one.top_ids for one in lessons(rows[:2]))
+
+
+def test_soft_lessons_have_the_teachers_distribution_unless_they_were_repaired() -> None:
+    pack = Pack.model_construct(id="p1", fact_ids=("known",), system="Oslo is it.")
+    design = Design.model_construct(packs=(pack,))
+    table = Table({"a": Said("Oslo"), "b": Said("Vell")})
+    asked = [Query(prompt=name, kind="fact", fact_id="known", expected="Oslo") for name in "ab"]
+    kept, repaired = lessons(in_scope(table, asked, design, TeachConfig(soft=True, top_k=2)))
+    assert kept.ids == (4, 0) and kept.is_new and kept.spoken
+    assert len(kept.top_ids) == len(kept.top_logprobs) == 2
+    assert [pair.chat for pair in table.scored] == [ask("a", "Oslo is it.")]
+    assert kept.chat == ask("a")
+    assert not repaired.top_ids and repaired.completion == "Oslo"
+    base = kept.model_copy(update={"kind": "neighbour"})
+    assert not base.is_new and len(balanced([kept, *[base] * 5])) == 5 + 4
 
 
 def test_free_text_is_held_to_wherever_it_leads() -> None:
