@@ -37,8 +37,7 @@ def share(
     It may pass 100: nothing keeps a method below its ceiling.
 
     Returns:
-        None if there is no common case or the ceiling has nothing at all; `n` counts cases. One
-        case alone gives (v, v).
+        None if there is no common case or the ceiling has nothing at all; `n` counts cases.
     """
     common = sorted(own.keys() & ceiling.keys())
     below = mean([ceiling[case] for case in common]) if common else 0.0
@@ -46,8 +45,6 @@ def share(
         return None
     value = 100 * mean([own[case] for case in common]) / below
     pairs = np.array([(own[case], ceiling[case]) for case in common])
-    if len(common) == 1:
-        return Interval(value, value, value, 1)
     tail = (1 - level / 100) / 2
     low, high = np.quantile(_resampled(pairs, n_resamples, seed), [tail, 1 - tail])
     return Interval(value, min(float(low), value), max(float(high), value), len(common))

@@ -60,8 +60,8 @@ def bootstrap_mean(
 
     If all values are equal the interval is Clopper-Pearson's: with n equal cases, at most a share
     q = 1 - (alpha / 2) ** (1 / n) of all cases differs, and at worst those lie on the bounds.
-    For n of n right this is exactly the binomial interval. A single case gives (v, v): one
-    number says nothing about spread, and its `n` shows that.
+    For n of n right this is exactly the binomial interval, and a single case, whatever its value,
+    gets nearly the whole range. Without bounds nothing can be said then: (v, v), and `n` is 1.
 
     Args:
         values: One value per case, in percent.
@@ -214,11 +214,11 @@ def _interval(
     cells: Floats, how: Resampling, bounds: Bounds | None, reach: float | None = None
 ) -> tuple[float, float]:
     n_cases = len(cells)
-    value = float(np.nanmean(cells[:1])) if n_cases == 1 else float(cells[~np.isnan(cells)][0])
-    if n_cases == 1:
-        return value, value
-    if np.nanmax(cells) > np.nanmin(cells):
+    spread = n_cases > 1 and np.nanmax(cells) > np.nanmin(cells)
+    if spread:
         return levels.interval(cells, how, bounds, reach)
+    # A single case may have another value under each seed; of equal ones no mean is rounded.
+    value = float(np.nanmean(cells)) if n_cases == 1 else float(cells[~np.isnan(cells)][0])
     if bounds is None:
         return value, value
     share = 1 - how.tail ** (1 / n_cases)

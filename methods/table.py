@@ -66,10 +66,13 @@ METHODS = {
     "alphaedit": Method("methods.alphaedit:AlphaEdit", "MEMIT in the null space of what is stored"),
     "ske": Method(
         "methods.student:Student",
-        "a student trained on what a prompted teacher answers",
+        "a student trained on a prompted teacher's verified answers",
         taught=True,
     ),
 }
+
+TAUGHT = next(name for name, method in METHODS.items() if method.taught)
+"""The one that stage `train` makes; its options are the keys of `train`."""
 
 FORMS = {
     "none": "methods.unedited:NoEdit",

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from methods.base import Edit, Editor, EditsAlone, Lesson, Workshop
-from methods.table import build, defaults, load_edit
+from methods.table import TAUGHT, build, defaults, load_edit
 from pipeline.costs import measured, size_of
 from pipeline.facts import read_facts
 from pipeline.leaks import USED, Leaks, Ledger, checked, refuse, write_leaks
@@ -66,14 +66,14 @@ def train_edit(run: Run, folder: Path) -> None:
     options = run.config.train.model_dump(mode="json")
     lm, ledger = run.lm, Ledger()  # Loading the model is nobody's cost.
     with measured() as costs:
-        edit = _make(run, lm, "ske", options, read_facts(run), folder / WORK, ledger, lessons)
+        edit = _make(run, lm, TAUGHT, options, read_facts(run), folder / WORK, ledger, lessons)
         if not processes.first():
             return
         edit.save(folder / "edit")
     ledger.save(folder)
     leaks = checked(guard_of(run), [folder])
-    write_leaks(folder, {"ske": leaks})
-    refuse(run.config.leakage.strict, "method 'ske'", leaks)
+    write_leaks(folder, {TAUGHT: leaks})
+    refuse(run.config.leakage.strict, f"method {TAUGHT!r}", leaks)
     costs |= {"bytes": size_of(folder / "edit"), "tokens": ledger.tokens(lm.tokenizer)}
     write_json(folder / "costs.json", costs)
     shutil.rmtree(folder / WORK, ignore_errors=True)

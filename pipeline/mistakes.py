@@ -38,7 +38,7 @@ def check_options(config: Config) -> None:
     search_ready(config.design)  # What follows imports torch.
     from eval.harness import check
     from methods.base import Workshop
-    from methods.table import build
+    from methods.table import TAUGHT, build
     from pipeline.answering import ready
     from pipeline.places import options_for
     from prompts.layouts import layouts
@@ -55,10 +55,10 @@ def check_options(config: Config) -> None:
             "such as configs/world"
         )
     check(config.eval.tasks)
-    if "ske" in config.options:
-        raise UserError("options.ske: the student's options are the keys of `train`")
+    if TAUGHT in config.options:
+        raise UserError(f"options.{TAUGHT}: the student's options are the keys of `train`")
     if config.train.start is not None:
-        build("ske", config.train.model_dump(), Workshop())
+        build(TAUGHT, config.train.model_dump(), Workshop())
     for name in config.methods:
         build(name, options_for(config, name), Workshop())
 

@@ -181,7 +181,7 @@ def test_a_seed_more_is_no_narrower_if_it_says_the_same() -> None:
 
 def test_a_single_case_says_nothing() -> None:
     found = bootstrap_seeds({("x", 0): 100.0, ("x", 1): 50.0})
-    assert found == (75, 75, 75, 1)
+    assert found == pytest.approx((75, 75 - 0.975 * 75, 75 + 0.975 * 25, 1))
 
 
 def test_one_seed_is_the_same_as_values() -> None:

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from eval.stats import bootstrap_mean, by_case, holm, paired
+from eval.stats import bootstrap_mean, bootstrap_seeds, by_case, holm, paired
 
 PERCENT = st.floats(0, 100)
 
@@ -35,11 +35,16 @@ def test_a_higher_level_is_wider() -> None:
     assert wide.low < narrow.low < narrow.high < wide.high
 
 
-def test_one_case_is_a_point() -> None:
-    assert bootstrap_mean([40.0]) == (40, 40, 40, 1)
+def test_one_case_says_next_to_nothing() -> None:
+    assert bootstrap_mean([40.0]) == pytest.approx((40, 40 - 0.975 * 40, 40 + 0.975 * 60, 1))
+    seeds = bootstrap_seeds({("a", 0): 100.0, ("a", 1): 0.0})
+    assert seeds == pytest.approx((50, 50 - 0.975 * 50, 50 + 0.975 * 50, 1))
+    found = paired({("a", 0): 100.0}, {("a", 0): 0.0})
+    assert (found.low, found.high) == pytest.approx((100 - 0.975 * 200, 100))
+    assert bootstrap_mean([40.0], bounds=None) == (40, 40, 40, 1)
 
 
-@pytest.mark.parametrize("n", [2, 10, 100])
+@pytest.mark.parametrize("n", [1, 2, 10, 100])
 def test_all_right_and_all_wrong_get_the_binomial_interval(n: int) -> None:
     right, wrong = binomtest(n, n).proportion_ci(), binomtest(0, n).proportion_ci()
     found = bootstrap_mean([100.0] * n)
