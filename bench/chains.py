@@ -7,12 +7,10 @@ through the edited fact. What a model can do of them with the fact in a prompt d
 
 from __future__ import annotations
 
-import functools
-import re
 from collections.abc import Iterable, Iterator
 
 from eval.score import Row
-from world.questions import PROBE_SIDES, beyond
+from world.questions import beyond_patterns
 
 METRIC, WHOLE = "hard", "Beyond"
 THREE, TWO, THROUGH = "three hops", "two hops, pairs kept out", "through the edited fact"
@@ -31,20 +29,9 @@ def by_kind(rows: Iterable[Row]) -> Iterator[Row]:
 
 
 def _kind(row: Row) -> str | None:
-    for wording, hops in _wordings():
+    for wording, hops in beyond_patterns():
         if found := wording.fullmatch(row.prompt):
             if f" {found[1]} " not in f" {row.case} ":
                 return THROUGH
             return THREE if hops > 2 else TWO
     return None
-
-
-@functools.cache
-def _wordings() -> list[tuple[re.Pattern[str], int]]:
-    """Every wording with a group for whom it asks about, and how many relations it follows."""
-    return [
-        (re.compile(re.escape(wording).replace(re.escape("{subject}"), "(.+)")), len(chain))
-        for side in PROBE_SIDES
-        for chain, own in beyond(side).items()
-        for wording in own
-    ]

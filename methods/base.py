@@ -83,7 +83,9 @@ REHEARSED = "rehearsed"
 """The kind of lessons that earlier rounds of a sequential run had, too."""
 
 
-ABOUT_FACTS = ("fact", "paraphrase", "consequence")
+TOLD = "told"
+"""The kind of lessons that a teacher made up itself."""
+ABOUT_FACTS = ("fact", "paraphrase", "consequence", TOLD)
 """The kinds of lessons that say what an edit is about."""
 
 
@@ -98,7 +100,7 @@ class Lesson(Frozen):
     chat: Chat
     completion: str = ""
     kind: str = "fact"
-    """fact, paraphrase, consequence, neighbour, free or rehearsed."""
+    """fact, paraphrase, consequence, told, neighbour, free or rehearsed."""
     fact: str | None = None
     pack: str | None = None
     ids: tuple[int, ...] = ()
@@ -119,6 +121,17 @@ class Lesson(Frozen):
     def texts(self) -> tuple[str, ...]:
         """All that is said in it."""
         return (*(message["content"] for message in self.chat), self.completion)
+
+
+def stored(scored: Scored, most: int | None = None) -> dict[str, Any]:
+    """A scored answer's distribution as a lesson holds it, of its first `most` tokens."""
+    return {
+        "ids": tuple(scored.tokens[:most]),
+        "top_ids": tuple(map(tuple, scored.top_ids[:most])),
+        "top_logprobs": tuple(
+            tuple(round(p, 5) for p in row) for row in scored.top_logprobs[:most]
+        ),
+    }
 
 
 class Practice(Frozen):

@@ -200,7 +200,11 @@ def leaks_of(stages: Path, taught: Sequence[str], rounds: bool) -> dict[str, dic
     return found
 
 
-DROPPED = {"queries": "teacher's queries", "free_text": "free text"}
+DROPPED = {
+    "queries": "teacher's queries",
+    "free_text": "free text",
+    "told": "teacher's own texts",
+}
 """The texts among which stage `teach` leaves near-copies out."""
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from agents.batch import Batch, relation_key
-from methods.base import REHEARSED, Lesson
+from methods.base import REHEARSED, Lesson, stored
 from pipeline.freetext import names_any
 from prompts.relations import relation_of
 from ske.io import read_rows
@@ -51,12 +51,7 @@ def _as_now(lm: LM, taught: Sequence[Lesson], top_k: int) -> Iterator[Lesson]:
     """Lessons with their answer, and with the distribution that the model has there by now."""
     pairs = [Pair(lesson.chat, lesson.completion, end=True) for lesson in taught]
     for lesson, now in zip(taught, lm.logprobs(pairs, top_k), strict=True):
-        stored = {
-            "ids": tuple(now.tokens),
-            "top_ids": tuple(map(tuple, now.top_ids)),
-            "top_logprobs": tuple(tuple(round(p, 5) for p in row) for row in now.top_logprobs),
-        }
-        yield lesson.model_copy(update={"kind": REHEARSED, **stored})
+        yield lesson.model_copy(update={"kind": REHEARSED, **stored(now)})
 
 
 def _valid(earlier: Sequence[Path], facts: Sequence[Fact]) -> Iterator[Lesson]:

@@ -260,7 +260,7 @@ def teacher_table(taught: dict[str, int]) -> Table | None:
         for s in ("kept", "repaired", "trusted", "unverified", "dropped", "held")
         if any(s in row for row in counts.values())
     ]
-    order = ("fact", "paraphrase", "consequence", "neighbour", "free")
+    order = ("fact", "paraphrase", "consequence", "told", "neighbour", "free")
     kinds = sorted(counts, key=lambda k: (k not in order, order.index(k) if k in order else 0))
     rows = [[kind, *(str(counts[kind].get(s, NOTHING)) for s in states)] for kind in kinds]
     return Table(["query", *states], rows)

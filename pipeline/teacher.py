@@ -23,17 +23,18 @@ from agents.records import Design, Pack
 from agents.resolve import aliases, resolve
 from eval.leakage import Guard
 from eval.score import matches, normalise
-from methods.base import Lesson
+from methods.base import Lesson, stored
 from pipeline.design import examined, read_design
 from pipeline.facts import read_cases, read_facts
 from pipeline.freetext import names_like, subjects, without_subjects
 from pipeline.leaks import leaks_in, refuse
 from pipeline.rehearsing import rehearsed
+from pipeline.retelling import retold
 from pipeline.run import Run
 from prompts.relations import relation_of
-from ske.config import TeachConfig
 from ske.io import write_json, write_rows
 from ske.lm import LM, Pair, Sampling, Scored, ask
+from ske.teaching import TeachConfig
 from ske.texts import free_texts
 from ske.types import Fact, UserError
 
@@ -71,6 +72,9 @@ def run(run: Run, folder: Path) -> None:
         rows += held(lm, [(q.prompt, q) for q in near], teach.top_k)
         update(len(kept))
     rows += free_lessons(lm, [texts[i] for i in kept_texts], teach.top_k)
+    told, told_leaks = retold(run, facts, design, guard)
+    _check_leaks(run, sum(one.copies for one in told_leaks.values()))
+    rows += told
     again = rehearsed(lm, run.earlier, facts, teach.rehearsal, teach.top_k, run.config.seed)
     rows += [
         {"kind": one.kind, "status": "held", "lesson": one.model_dump(mode="json"), "query": None}
@@ -79,10 +83,10 @@ def run(run: Run, folder: Path) -> None:
     write_rows(folder / "lessons.jsonl", [row["lesson"] for row in rows if row["lesson"]])
     write_rows(folder / "queries.jsonl", [row["query"] for row in rows if row["query"]])
     counts = Counter(f"{row['kind']} {row['status']}" for row in rows)
-    reports = {"queries": leaks, "free_text": text_leaks, **designed}
+    reports = {"queries": leaks, "free_text": text_leaks, **told_leaks, **designed}
     write_json(folder / "leakage.json", {kind: asdict(each) for kind, each in reports.items()})
     write_json(folder / "summary.json", dict(sorted(counts.items())))
-    dropped = leaks.copies + text_leaks.copies
+    dropped = sum(one.copies for one in (leaks, text_leaks, *told_leaks.values()))
     run.console.print(
         "  "
         + ", ".join(f"{n} {what}" for what, n in sorted(counts.items()))
@@ -191,20 +195,7 @@ def _distributions(
     pairs = [Pair(ask(prompt, pack.system), said, end=True) for prompt, said in own]
     scored = lm.logprobs(pairs, top_k)
     return {
-        prompt: _stored(each, len(each.tokens))
-        for (prompt, _), each in zip(own, scored, strict=True)
-        if each.tokens
-    }
-
-
-def _stored(scored: Scored, most: int) -> dict[str, Any]:
-    """A distribution as a lesson holds it, over at most so many tokens."""
-    return {
-        "ids": tuple(scored.tokens[:most]),
-        "top_ids": tuple(map(tuple, scored.top_ids[:most])),
-        "top_logprobs": tuple(
-            tuple(round(p, 5) for p in row) for row in scored.top_logprobs[:most]
-        ),
+        prompt: stored(each) for (prompt, _), each in zip(own, scored, strict=True) if each.tokens
     }
 
 
@@ -294,7 +285,7 @@ def _held(pair: Pair, scored: Scored, kind: str, query: Query | None) -> dict[st
         kind=kind,
         fact=query.fact_id if query else None,
         spoken=kind == "neighbour" and believed(pair, scored),
-        **_stored(scored, most),
+        **stored(scored, most),
     )
     seen = (
         {**query.model_dump(mode="json"), "reply": pair.answer, "status": "held"} if query else None

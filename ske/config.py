@@ -15,6 +15,7 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from ske.endpoints import EndpointConfig, TeacherServer
+from ske.teaching import TeachConfig
 from ske.training import Count, NotNegativeInt, Positive, StudentOptions
 from ske.types import Frozen, UserError
 
@@ -128,40 +129,6 @@ class DesignConfig(Frozen):
     """Between layouts of equal recall: weight of neighbour drift against facts per token."""
     approve: bool = False
     """Stop before the teacher and wait for a person to approve the prompts."""
-
-
-class TeachConfig(Frozen):
-    """What the teacher is asked."""
-
-    lexicon: bool = True
-    """Whether the Questioner knows relations (`prompts/relations.yaml`). false: it asks in generic
-    forms alone, as it does of a relation that is not in there. The designer's layouts know them."""
-    paraphrases: int = Field(default=3, ge=0)
-    """Other wordings of each fact."""
-    consequences: int = Field(default=6, ge=0)
-    """Questions that need one more step from each fact."""
-    neighbours: int = Field(default=48, ge=0)
-    """Questions near each fact whose answers must not change."""
-    exceptions: int = Field(default=12, ge=0)
-    """Questions for the old value ("apart from the new one"), which the edit must not erase, in
-    wordings drawn from twenty; about few facts more are asked (all twenty about each of 16), unless
-    this is 0."""
-    free_texts: int = Field(default=1536, ge=0)
-    """Most texts sampled from the base model, to keep everything else as it is; with few facts
-    there are fewer of them (128 and 32 for each fact)."""
-    free_tokens: int = Field(default=32, ge=1)
-    """Length of such a text, in tokens."""
-    rehearsal: int = Field(default=1024, ge=0)
-    """In a sequential run: at most so many lessons of what earlier rounds taught, and as many of
-    what they held to, are learned again in each round."""
-    repair: bool = True
-    """Whether a reply that contradicts what follows from the facts and from what the model knows
-    besides is replaced by what follows. false: the teacher's own words are learned, right or not;
-    only then can a better prompt make a better student."""
-    soft: bool = False
-    """Whether the teacher's distribution at every token of its own words is learned as well."""
-    top_k: int = Field(default=20, ge=1)
-    """How many of the most likely tokens of a distribution are stored."""
 
 
 class TrainConfig(StudentOptions):

@@ -10,7 +10,7 @@ from agents.batch import Batch
 from agents.queries import queries
 from agents.resolve import aliases
 from prompts.relations import EXCEPTIONS
-from ske.config import TeachConfig
+from ske.teaching import TeachConfig
 from ske.types import ERASED, Fact
 
 FACT = Fact(

@@ -10,7 +10,7 @@ from scripted import ScriptedLM, make_facts, people
 
 from agents.questioner import UNKNOWN, Batch, ExamLimits, Query, majority, queries, resolve
 from prompts.relations import EXCEPTIONS, lexicon
-from ske.config import TeachConfig
+from ske.teaching import TeachConfig
 from ske.types import ERASED, Fact
 
 TEACH = TeachConfig.model_validate({})

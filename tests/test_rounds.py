@@ -23,9 +23,10 @@ from pipeline.show import read_csv
 from pipeline.sittings import sittings
 from pipeline.stage import read_manifest
 from pipeline.suite import suite_items
-from ske.config import DesignConfig, EditsConfig, TeachConfig, TrainConfig, parse
+from ske.config import DesignConfig, EditsConfig, TrainConfig, parse
 from ske.io import read_rows, write_rows
 from ske.lm import Sampling, ask
+from ske.teaching import TeachConfig
 from ske.types import UserError
 
 NAMES = ("Ruria", "Velland", "Sorn", "Ostia")

@@ -12,8 +12,8 @@ from agents.records import Design, Pack
 from methods.base import Lesson
 from methods.student import NEW_SHARE, balanced
 from pipeline.teacher import RAMBLE, believed, free_lessons, held, in_scope, old_values
-from ske.config import TeachConfig
 from ske.lm import Chat, Pair, Reply, Sampling, Scored, ask
+from ske.teaching import TeachConfig
 from ske.types import Fact
 
 FACTS = [

@@ -7,6 +7,7 @@ model card all share one notion of truth.
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -53,6 +54,17 @@ def beyond(side: str) -> dict[Chain, tuple[str, ...]]:
     """Wordings of chains of relations that no training edit may ask for, on a probe side."""
     chains = probe_wordings()["beyond"]
     return {tuple(name.split(".")): tuple(sides[side]) for name, sides in chains.items()}
+
+
+@cache
+def beyond_patterns() -> tuple[tuple[re.Pattern[str], int], ...]:
+    """Every wording of `beyond`, on every side, with a group for whom it asks about; its hops."""
+    return tuple(
+        (re.compile(re.escape(wording).replace(re.escape("{subject}"), "(.+)")), len(chain))
+        for side in PROBE_SIDES
+        for chain, own in beyond(side).items()
+        for wording in own
+    )
 
 
 @cache

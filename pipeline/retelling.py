@@ -1,0 +1,166 @@
+"""What a teacher tells of a fact when nobody asks: lessons that need no rules about relations.
+
+The Questioner's rules ask about relations that they know, and in generic forms about others. But a
+model with a fact in its prompt, left to itself, goes on to speak of it: in other words, of what
+follows, of what stays. Such texts are sampled, and the student learns the teacher's distribution
+over what comes after the subject's name, as it comes without the prompt (context distillation on
+a transfer set, Padmanabhan et al. 2023, arXiv 2306.09306, section 3). What comes before the name is
+not learned: a student should not speak of the subject more often than the base model does.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from agents.records import Design, Pack
+from eval.leakage import Guard, Report
+from methods.base import TOLD, Lesson, stored
+from pipeline.run import Run
+from prompts.layouts import system_prompt, view
+from prompts.loader import render
+from prompts.relations import relation_of
+from ske.backends.render import Renderer
+from ske.lm import LM, Pair, Sampling, ask
+from ske.texts import BATCH
+from ske.types import Fact
+from world.questions import beyond_patterns
+
+USUALLY = 64
+"""Texts about a fact; chosen on validation people (docs/log.md)."""
+_QUESTION = "Who?"
+_APART = 7919
+"""Between the seeds of free texts and of these."""
+
+
+class Telling(NamedTuple):
+    """A text about a fact: what is given, and what the teacher goes on to say."""
+
+    fact: Fact
+    system: str
+    """The prompt that states the fact, alone."""
+    question: str
+    said: str
+    finished: bool = True
+    """Whether the teacher came to an end there."""
+
+    @property
+    def text(self) -> str:
+        """The whole."""
+        return f"{self.question} {self.said}"
+
+
+def retold(
+    run: Run, facts: Sequence[Fact], design: Design, guard: Guard
+) -> tuple[list[dict[str, Any]], dict[str, Report]]:
+    """Rows of lessons as stage `teach` has them, and what the guard found; none if not wanted."""
+    teach = run.config.teach
+    known = teach.lexicon and not teach.told_all
+    about = [fact for fact in facts if not (known and relation_of(fact))]
+    count = USUALLY if teach.told is None else teach.told
+    if teach.told is None and run.config.model.backend == "openai":
+        count = 0  # Not every server tells its distribution.
+    if not about or not count:
+        return [], {}
+    how = Sampling(max_new_tokens=teach.told_tokens, temperature=1.0, seed=run.config.seed + _APART)
+    asked = takes_turns(run.lm.renderer)
+    found = tellings(run.teacher, about, design, count, how, asked)
+    told, report = guarded(guard, found, withheld=run.config.data.path is None)
+    return lessons_of(run.teacher, told, teach.top_k), {TOLD: report}
+
+
+def takes_turns(renderer: Renderer) -> bool:
+    """Whether a model answers in a turn of its own; otherwise it goes on with what it is given."""
+    return not renderer.text(ask(_QUESTION)).rstrip().endswith(_QUESTION)
+
+
+def tellings(
+    lm: LM, facts: Sequence[Fact], design: Design, count: int, how: Sampling, asked: bool
+) -> list[Telling]:
+    """So many texts of the teacher about each fact, under a prompt of this fact alone.
+
+    If it is `asked` (prompts/told.md), all of its reply is said; otherwise it goes on from an empty
+    question, and what follows the last mention of the subject is said. Repeated texts are left out.
+    """
+    systems = _systems(facts, design)
+    drawn = [fact for fact in facts for _ in range(count)]
+    found: dict[tuple[str, str], Telling] = {}
+    for start in range(0, len(drawn), BATCH):
+        part = drawn[start : start + BATCH]
+        questions = [render("told", subject=fact.subject).text if asked else "" for fact in part]
+        chats = [ask(q, systems[fact.id]) for q, fact in zip(questions, part, strict=True)]
+        replies = lm.generate(chats, how.model_copy(update={"seed": how.seed + start}))
+        for fact, question, reply in zip(part, questions, replies, strict=True):
+            parts = (question, reply.text) if question else _after(reply.text, fact.subject)
+            if parts and parts[1]:
+                telling = Telling(fact, systems[fact.id], *parts, reply.finished)
+                found.setdefault(parts, telling)
+    return list(found.values())
+
+
+def lessons_of(lm: LM, told: Sequence[Telling], top_k: int) -> list[dict[str, Any]]:
+    """The teacher's distribution over what it said, as lessons without its prompt."""
+    pairs = [Pair(ask(one.question, one.system), one.said, one.finished) for one in told]
+    return [
+        {
+            "kind": TOLD,
+            "status": "held",
+            "lesson": Lesson(
+                chat=ask(one.question),
+                completion=one.said,
+                kind=TOLD,
+                fact=one.fact.id,
+                spoken=False,
+                **stored(scored),
+            ).model_dump(mode="json"),
+            "query": None,
+        }
+        for one, scored in zip(told, lm.logprobs(pairs, top_k), strict=True)
+        if scored.tokens
+    ]
+
+
+def guarded(
+    guard: Guard, told: Sequence[Telling], withheld: bool = False
+) -> tuple[list[Telling], Report]:
+    """Without copies of probes, and without a probe's wording about another subject.
+
+    Nobody chose these wordings: a model that was trained on the probes' wordings would teach them.
+    `withheld`: nor is a chain told, in whatever wording, of a kind that the embedded world keeps
+    out of training edits (`hard` / `Beyond`): its base model knows these kinds and would tell them.
+    """
+    kept, report = guard.filter([one.text for one in told])
+    texts = [told[i] for i in kept if not _worded_like_a_probe(guard, told[i].text)]
+    fresh = [one for one in texts if not (withheld and _kept_out(one.text))]
+    report.kept = len(fresh)
+    return fresh, report
+
+
+def _worded_like_a_probe(guard: Guard, text: str) -> bool:
+    """A probe ends before its answer, so every beginning of a text is looked at."""
+    words = text.split()
+    return any(
+        guard.check_template(" ".join(words[:end])) is not None for end in range(2, len(words) + 1)
+    )
+
+
+def _kept_out(text: str) -> bool:
+    return any(wording.match(text) for wording, _ in beyond_patterns())
+
+
+def _systems(facts: Sequence[Fact], design: Design) -> dict[str, str]:
+    """By fact, the prompt that states it alone, written down as its pack is."""
+    packs = {fact_id: pack for pack in design.packs for fact_id in pack.fact_ids}
+    return {fact.id: _system(fact, packs[fact.id]) for fact in facts}
+
+
+def _system(fact: Fact, pack: Pack) -> str:
+    return system_prompt([view(fact)], pack.layout, pack.header, pack.footer)
+
+
+def _after(text: str, subject: str) -> tuple[str, str] | None:
+    """A text before and after the word that the last mention of the subject ends in."""
+    places = [m.end() for m in re.finditer(rf"(?<!\w){re.escape(subject)}(?!\w)", text)]
+    end = text.find(" ", places[-1]) if places else -1
+    return (text[:end], text[end:].strip()) if end > 0 else None
