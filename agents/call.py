@@ -18,6 +18,7 @@ from agents.meter import TEACHER, Spent
 from prompts.loader import render, schema_text, template_hash
 from ske.lm import Chat, Message, Reply, Sampling, ask
 from ske.trace import Event
+from ske.types import TooLong
 
 STAGE = "design"
 TEMPLATES = {"writer": "agents/designer"}
@@ -161,7 +162,10 @@ def ask_ahead(context: Context, chats: Sequence[Chat]) -> None:
     if not chats or context.meter.limited:
         return
     started = time.perf_counter()
-    replies = context.lm.generate(chats, SAMPLING)
+    try:
+        replies = context.lm.generate(chats, SAMPLING)
+    except TooLong:
+        return  # Which of the prompts is too long is found when each is asked by itself.
     share = (time.perf_counter() - started) / len(chats)
     context.ahead.update(
         (_key(chat), (reply, share)) for chat, reply in zip(chats, replies, strict=True)

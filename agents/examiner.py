@@ -16,7 +16,7 @@ from agents.records import Scores
 from agents.state import Exam, ExamTask, FactScore
 from eval.score import matches, normalise
 from ske.lm import ask
-from ske.types import Frozen
+from ske.types import Frozen, TooLong
 
 
 class Answer(Frozen):
@@ -49,8 +49,8 @@ def examiner(task: ExamTask, runtime: Runtime[Context]) -> dict[str, Any]:
     try:
         base = _base_answers(context, asked)
         answers, tokens = _ask(context, task, asked, base)
-    except Spent as spent:
-        return {"exams": [_unexamined(task, str(spent))]}
+    except (Spent, TooLong) as why:
+        return {"exams": [_unexamined(task, str(why))]}
     marks = decide(
         context,
         "examiner",
@@ -73,7 +73,7 @@ def examiner(task: ExamTask, runtime: Runtime[Context]) -> dict[str, Any]:
 
 
 def _unexamined(task: ExamTask, why: str) -> Exam:
-    """A prompt that there was no budget for: none of its facts counts as answered."""
+    """A prompt that there was no budget or window for: none of its facts counts as answered."""
     ids = task["pack"]["fact_ids"]
     facts: list[FactScore] = [
         {

@@ -41,11 +41,17 @@ def winner(trials: Sequence[Trial], config: DesignConfig) -> Trial | None:
         return verified[-1]
     passing = [t for t in able if t.passed]
     if not passing:
-        return max(able, key=lambda t: (t.scores.recall, t.plan.capacity, -t.index), default=None)
+        return max(able, key=_unpassed, default=None)
     largest = max(t.plan.capacity for t in passing)
     near = [t for t in passing if t.plan.capacity * NEAR >= largest]
     leanest = min(t.scores.tokens_per_fact for t in near)
     return max(near, key=lambda t: (_utility(t, leanest, config.drift), -t.index))
+
+
+def _unpassed(trial: Trial) -> tuple[float, bool, int, int]:
+    """The best of what did not pass; prompts that nobody could examine (no tokens) come last."""
+    examined = trial.scores.tokens_per_fact > 0
+    return trial.scores.recall, examined, trial.plan.capacity, -trial.index
 
 
 def _utility(trial: Trial, leanest: float, weight: float) -> float:

@@ -87,7 +87,7 @@ def change(
     essence = torch.empty(0)
     with at_rest(lm.model), torch.enable_grad():
         for step in range(options.steps):
-            with adding(module, numbers, places, delta.expand(len(texts), -1)):
+            with adding(module, numbers, places, delta.expand(len(texts), -1), len(texts)):
                 log_p = torch.log_softmax(wide(lm.model(**rows.kwargs).logits), dim=-1)
             spoken = log_p[-1, one.essence.place]
             if step == 0:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from methods.base import HasWeights, Wraps, innermost
+from ske.backends import common
 from ske.lm import LM, Chat, Message, Pair, Reply, Sampling, Scored, ask
 from ske.types import Fact, TooLong, UserError
 
@@ -153,9 +154,7 @@ def weights_behind(lm: LM) -> HasWeights | None:
 
 def window_of(holder: HasWeights) -> int | None:
     """The most tokens the model can read; None if its configuration sets no limit."""
-    config = holder.model.config.get_text_config()
-    # Models without positions (state space models) have no such entry.
-    return getattr(config, "max_position_embeddings", None)
+    return common.window_of(holder.model.config)
 
 
 def added_tokens(lm: LM, holder: HasWeights, chats: Sequence[Chat]) -> int:

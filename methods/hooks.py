@@ -36,6 +36,11 @@ class Padded(NamedTuple):
         return {"input_ids": self.ids, "attention_mask": self.mask, "use_cache": False}
 
 
+def _by_row(values: torch.Tensor, count: int) -> torch.Tensor:
+    """[rows, longest, width] of what a module sees or says; OPT's MLPs see all rows as one."""
+    return values.unflatten(0, (count, -1)) if values.dim() == 2 else values
+
+
 class _AllSeen(Exception):
     """Ends a forward pass when nothing more is wanted of it."""
 
@@ -75,7 +80,7 @@ def stream(
     waiting = set(range(len(sites)))
 
     def seen(number: int, values: torch.Tensor) -> None:
-        take(number, values)
+        take(number, _by_row(values, len(rows.ids)))
         waiting.discard(number)
         if not waiting:
             raise _AllSeen
@@ -121,13 +126,22 @@ def activations(
 
 @contextmanager
 def adding(
-    module: nn.Module, numbers: torch.Tensor, positions: torch.Tensor, vectors: torch.Tensor
+    module: nn.Module,
+    numbers: torch.Tensor,
+    positions: torch.Tensor,
+    vectors: torch.Tensor,
+    count: int,
 ) -> Iterator[None]:
-    """Add `vectors` [n, hidden] to a module's output at rows `numbers`, places `positions`."""
+    """Add `vectors` [n, hidden] to a module's output at rows `numbers`, places `positions`.
+
+    `count` is the number of rows that the model reads.
+    """
 
     def add(_: nn.Module, __: Any, output: Any) -> Any:
         values = output[0] if isinstance(output, tuple) else output
-        values = values.index_put((numbers, positions), vectors.to(values.dtype), accumulate=True)
+        rows = _by_row(values, count)
+        added = rows.index_put((numbers, positions), vectors.to(values.dtype), accumulate=True)
+        values = added.view_as(values)
         return (values, *output[1:]) if isinstance(output, tuple) else values
 
     handle = module.register_forward_hook(add)

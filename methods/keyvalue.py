@@ -20,6 +20,7 @@ from methods.hooks import Site, activations
 from methods.moments import TextOptions
 from methods.sampling import sample
 from methods.subjects import subject_end
+from ske.backends.common import refuse_beyond, window_of
 from ske.backends.render import Renderer
 from ske.lm import ask
 from ske.types import Fact, UserError
@@ -87,6 +88,8 @@ def query(holder: HasWeights, fact: Fact, contexts: Sequence[str], end: bool) ->
     def asked(prompt: str, answer: str) -> Asked:
         chat = ask(prompt)
         ids = renderer.answer_ids(chat, answer, end) if answer else []
+        size = (len(renderer.prompt_ids(chat)), len(ids))
+        refuse_beyond(window_of(holder.model.config), [size], f"fact {fact.id!r}")
         return Asked(renderer.prompt_ids(chat), subject_end(renderer, chat, fact.subject), ids)
 
     rows = [asked(c.replace("{}", fact.prompt), fact.target_new) for c in contexts]

@@ -12,16 +12,26 @@ import torch
 
 from methods.base import HasWeights, Lesson
 from methods.packing import lines_of
+from ske.backends.common import refuse_beyond, window_of
 
 IGNORED = -100
+_SHOWN = 60
+"""Characters of a question in a message."""
 
 
 def row_of(holder: HasWeights, lesson: Lesson) -> dict[str, Any]:
-    """One lesson as {input_ids, labels, start, top_ids, top_logprobs}; `start` is the answer's."""
+    """One lesson as {input_ids, labels, start, top_ids, top_logprobs}; `start` is the answer's.
+
+    Raises:
+        TooLong: the lesson does not fit into the model's context window.
+    """
     prompt = holder.renderer.prompt_ids(lesson.chat)
     answer = list(lesson.ids) or holder.renderer.answer_ids(
         lesson.chat, lesson.completion, end=True
     )
+    said = lesson.chat[-1]["content"]
+    size = (len(prompt), len(answer))
+    refuse_beyond(window_of(holder.model.config), [size], f"lesson {said[:_SHOWN]!r}")
     spoken = lesson.spoken or not lesson.top_ids
     return {
         "input_ids": [*prompt, *answer],

@@ -189,7 +189,8 @@ def arguments(
         "per_device_train_batch_size": batch_share(batch_of(options, n_rows)),
         "learning_rate": options.learning_rate,
         "lr_scheduler_type": "constant" if steady else "cosine",
-        "warmup_steps": 0 if steady else max(1, steps // 20),
+        # The first step of a warm-up has rate 0: of few steps none is to be lost.
+        "warmup_steps": 0 if steady else steps // 20,
         "weight_decay": 0.0,
         "max_grad_norm": 1.0,
         "logging_steps": logging,

@@ -156,7 +156,7 @@ def _losses(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Each fact's target loss, [m], and log-probabilities at its KL place, [m, vocabulary]."""
     numbers = torch.arange(len(batch.owner), device=delta.device)
-    with adding(module, numbers, batch.subject, delta[batch.owner]):
+    with adding(module, numbers, batch.subject, delta[batch.owner], len(numbers)):
         logits = _logits(holder, batch)
     n = len(batch.token)
     log_p = torch.log_softmax(wide(logits), dim=-1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -22,8 +23,9 @@ from prompts.layouts import system_prompt, view
 from prompts.loader import names
 from ske.config import DesignConfig
 from ske.io import read_rows
+from ske.lm import Chat, Reply, Sampling
 from ske.trace import Event
-from ske.types import ERASED, Fact, UserError
+from ske.types import ERASED, Fact, TooLong, UserError
 
 
 def config(**more: object) -> DesignConfig:
@@ -48,6 +50,31 @@ def test_capacity_search_finds_the_teachers_capacity(tmp_path: Path, n: int, tru
     assert sorted(i for pack in result.packs for i in pack.fact_ids) == [f.id for f in facts]
     assert max(len(pack.fact_ids) for pack in result.packs) == found
     assert "naive" in {row.packer for row in result.curve}
+
+
+class Narrow(ScriptedLM):
+    """Reads prompts of at most so many facts."""
+
+    window = 9
+
+    def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Reply]:
+        if any(chat[0]["content"].count("\n") > self.window for chat in chats):
+            raise TooLong("more than the context window")
+        return super().generate(chats, sampling)
+
+
+def test_no_prompt_is_longer_than_the_models_window(tmp_path: Path) -> None:
+    facts = make_facts(24)
+    result = design(facts, Narrow(facts, 24), config(recall=1.0), tmp_path)
+    assert result.passed and not result.lost
+    assert 1 < max(len(pack.fact_ids) for pack in result.packs) <= Narrow.window
+
+
+def test_where_nothing_passes_what_could_not_be_read_is_not_the_best(tmp_path: Path) -> None:
+    facts = make_facts(24)
+    result = design(facts, Narrow(facts, 0), config(), tmp_path)
+    assert not result.passed
+    assert max(len(pack.fact_ids) for pack in result.packs) <= Narrow.window
 
 
 def test_the_better_layout_wins_and_the_curve_is_filled(tmp_path: Path) -> None:

@@ -13,18 +13,21 @@ DOWN = {
     "gptj": "transformer.h.1.mlp.fc_out.weight",
     "neox": "gpt_neox.layers.1.mlp.dense_4h_to_h.weight",
     "phi": "model.layers.1.mlp.fc2.weight",
+    "opt": "model.decoder.layers.1.fc2.weight",
 }
 ATTENTION = {
     "gpt2": "transformer.h.1.attn.c_proj.weight",
     "gptj": "transformer.h.1.attn.out_proj.weight",
     "neox": "gpt_neox.layers.1.attention.dense.weight",
     "phi": "model.layers.1.self_attn.dense.weight",
+    "opt": "model.decoder.layers.1.self_attn.out_proj.weight",
 }
 NORM = {
     "gpt2": "transformer.ln_f",
     "gptj": "transformer.ln_f",
     "neox": "gpt_neox.final_layer_norm",
     "phi": "model.final_layernorm",
+    "opt": "model.decoder.final_layer_norm",
 }
 
 

@@ -49,6 +49,11 @@ def learn(
     }
 
 
+def test_a_single_step_is_not_lost_to_a_warm_up() -> None:
+    one = SftOptions(rank=4, alpha=8, learning_rate=5e-3, epochs=1, batch_size=32)
+    assert any(delta.abs().max() > 0 for delta in learn(tiny.lm(), taught(), one).values())
+
+
 # -- the divergence ---------------------------------------------------------------------------
 
 

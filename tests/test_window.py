@@ -2,15 +2,18 @@
 
 from collections.abc import Sequence
 
+import pytest
 import tiny
 
 from eval.ask import Answer, Item, answer, rows
 from eval.score import count_errors, score_row
-from methods.base import Workshop
+from methods.base import Lesson, Workshop
+from methods.rows import row_of
 from methods.table import build
-from ske.lm import LM, Chat, Reply, Sampling
+from ske.lm import LM, Chat, Pair, Reply, Sampling, ask
+from ske.types import Fact, TooLong
 
-LONG = "The employer of Bela Cole is Vell. " * 40
+LONG = "The employer of Bela Cole is Vell. " * 35
 
 
 def item(metric: str, prompt: str, gold: str = "Vell") -> Item:
@@ -72,3 +75,23 @@ def test_nothing_is_asked_twice_for_it() -> None:
         edited.inner = counting  # pyright: ignore[reportAttributeAccessIssue]
         said(edited, before)
     assert counting.asked == 4  # of five questions three fit, and a text is written
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "qwen3"])
+def test_the_model_itself_says_what_its_window_does_not_hold(architecture: str) -> None:
+    """A learned position that is not there crashes, a rotated one is no better than noise."""
+    lm = tiny.lm(architecture)
+    size = len(lm.renderer.prompt_ids(ask(LONG)))
+    assert lm.generate([ask(LONG)], Sampling(max_new_tokens=512 - size))
+    with pytest.raises(TooLong, match=f"{size} tokens and {513 - size} .* window of 512"):
+        lm.generate([ask("Who?"), ask(LONG)], Sampling(max_new_tokens=513 - size))
+    with pytest.raises(TooLong, match="window of 512"):
+        lm.logprobs([Pair(ask(LONG), LONG)])
+
+
+def test_neither_lessons_nor_facts_are_longer_than_the_window() -> None:
+    with pytest.raises(TooLong, match="lesson 'The employer of Bela"):
+        row_of(tiny.lm("gpt2"), Lesson(chat=ask(LONG), completion=LONG))
+    long = Fact(id="long", subject=LONG, prompt=f"{LONG * 2} is", target_new="Vell")
+    with pytest.raises(TooLong, match="fact 'long'"):
+        build("memit", {"templates": []}, Workshop()).edit(tiny.lm("gpt2"), [long])

@@ -148,6 +148,7 @@ _FURTHER: dict[str, tuple[str, dict[str, Any]]] = {
     "gemma": ("gemma", _SMALL | _MLP | {"head_dim": 32}),
     "phi": ("phi", _SMALL | {"intermediate_size": 96}),
     "olmo": ("olmo", _SMALL | _MLP),
+    "opt": ("opt", _SMALL | {"ffn_dim": 96, "word_embed_proj_dim": 64, "init_std": 0.15}),
 }
 """Name -> transformers' model type, and what makes it small."""
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, PreTrainedConfig
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from ske.backends.render import Renderer
 from ske.config import ModelConfig, found
 from ske.lm import Reply, Sampling, Scored
-from ske.types import UserError
+from ske.types import TooLong, UserError
 
 
 def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
@@ -43,6 +43,27 @@ def unloadable(config: ModelConfig, error: Exception) -> str:
     where = "" if found(config.path).is_dir() else "not a folder here, and as a hub id it "
     first = (str(error).splitlines() or [type(error).__name__])[0]
     return f"model.path = {config.path!r}: {where}cannot be loaded ({first})"
+
+
+def window_of(config: PreTrainedConfig) -> int | None:
+    """The most tokens a model can read; None if its configuration sets no limit."""
+    # Models without positions (state space models) have no such entry.
+    return getattr(config.get_text_config(), "max_position_embeddings", None)
+
+
+def refuse_beyond(window: int | None, sizes: Iterable[tuple[int, int]], whose: str) -> None:
+    """See that questions and their answers, in tokens, fit into a context window.
+
+    Raises:
+        TooLong: one does not.
+    """
+    for question, answer in sizes:
+        if window is not None and question + answer > window:
+            raise TooLong(
+                f"{whose}: a question of {question} tokens and {answer} for its answer are more "
+                f"than the model's context window of {window}; use shorter or fewer facts, or a "
+                "model that reads more"
+            )
 
 
 def reply_of(

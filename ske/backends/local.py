@@ -21,7 +21,14 @@ from transformers.utils import logging as transformers_logging
 
 from ske import processes
 from ske.backends.caching import cache_of, with_cache
-from ske.backends.common import load_tokenizer, reply_of, see_folder, unloadable
+from ske.backends.common import (
+    load_tokenizer,
+    refuse_beyond,
+    reply_of,
+    see_folder,
+    unloadable,
+    window_of,
+)
 from ske.backends.encoding import alike
 from ske.backends.render import Renderer
 from ske.backends.shared import apart, narrowed, reads_apart, repeated
@@ -79,12 +86,23 @@ class LocalLM:
         """Where the model's first weights are."""
         return self.model.device
 
+    @property
+    def window(self) -> int | None:
+        """The most tokens the model can read; None if its configuration sets no limit."""
+        return window_of(self.model.config)
+
     # -- LM -------------------------------------------------------------------------------------
 
     @torch.no_grad()
     def generate(self, chats: Sequence[Chat], sampling: Sampling) -> list[Reply]:
-        """Continue each chat; greedy unless `sampling.temperature` > 0."""
+        """Continue each chat; greedy unless `sampling.temperature` > 0.
+
+        Raises:
+            TooLong: a chat and its reply may not fit into the model's context window.
+        """
         prompts = self.renderer.prompts_ids(chats)
+        room = sampling.max_new_tokens
+        refuse_beyond(self.window, ((len(prompt), room) for prompt in prompts), self.name)
         ends = self._end_ids()
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(sampling.seed)
@@ -121,7 +139,13 @@ class LocalLM:
     def score(
         self, prompts: Sequence[list[int]], answers: Sequence[list[int]], top_k: int = 0
     ) -> list[Scored]:
-        """`logprobs` for ids: answers[i] after prompts[i]."""
+        """`logprobs` for ids: answers[i] after prompts[i].
+
+        Raises:
+            TooLong: a prompt and its answer do not fit into the model's context window.
+        """
+        sizes = ((len(p), len(a)) for p, a in zip(prompts, answers, strict=True))
+        refuse_beyond(self.window, sizes, self.name)
         results: list[Scored | None] = [None] * len(prompts)
         for group in _groups(prompts):
             cache = self._read(group.prefix)
