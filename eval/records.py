@@ -236,7 +236,8 @@ class Source:
             return None
         empty = [key for field, key in keys.items() if not texts[field]]
         if empty:
-            self.skip("record", where, f'the record is not used: key "{empty[0]}" is empty')
+            prompt = f", its prompt is {quoted(texts['prompt'])}" if texts["prompt"] else ""
+            self.skip("record", where, f'the record is not used: key "{empty[0]}" is empty{prompt}')
             return None
         if isinstance(record.get(given), int) or not named:
             named = f"{self.name}-{int(named or number):04d}"

@@ -15,7 +15,16 @@ from pipeline.mistakes import check_methods, check_options
 from pipeline.places import edit_folder, is_taught
 from pipeline.run import Run
 from ske.config import Config, apply, parse
-from ske.facts import NEEDED, OPTIONAL, read_facts
+from ske.facts import (
+    EXAMPLE,
+    NEEDED,
+    OPTIONAL,
+    parse_json,
+    quoted,
+    read_facts,
+    read_text,
+    shortened,
+)
 from ske.types import UserError
 
 GIVEN = {"data": "--facts", "methods": "--method", "model.path": "--model"}
@@ -39,11 +48,13 @@ def edit_model(
             f"--method {method!r}: choose one of {', '.join(m for m in METHODS if m != 'base')}"
         )
     _check_target(out)
-    check_facts(facts)
+    left = check_facts(facts)
     run = Run(_config(model, facts, method, overrides), out / "run")
     check_methods(list(run.config.options))
     check_options(run.config)
     _ = run.lm  # A model that cannot be loaded is found before anything is written.
+    for line in shortened(left):
+        console.print(f"Left out: {escape(line)}", highlight=False, soft_wrap=True)
     run.execute("train" if METHODS[method].taught else "edit")
     _publish(run, method, out)
     console.print(f"Edited model: {out}  (how it was made: {out}/run)", highlight=False)
@@ -72,24 +83,45 @@ def _config(model: str, facts: Path, method: str, overrides: list[str]) -> Confi
     return config
 
 
-def check_facts(path: Path) -> None:
-    """Read a facts file before anything heavy loads; data sets are read as they are."""
-    if path.suffix in (".json", ".csv") and not _plain_facts(path):
-        from eval.cases import load
+def check_facts(path: Path) -> list[str]:
+    """Read a facts file before anything heavy loads; data sets are read as they are.
 
-        load(path)
-    else:
+    Returns:
+        Which facts of a data set will be left out and why, a line each; of plain facts none are.
+
+    Raises:
+        UserError: the file cannot be read, facts in it are wrong, or none is left.
+    """
+    suffix = path.suffix.lower()
+    if suffix != ".csv" and (suffix != ".json" or _plain_facts(path)):
         read_facts(path)
+        return []
+    from eval.cases import load
+    from pipeline.facts import left_out, without_conflicts
+
+    loaded = load(path)
+    lines = left_out(loaded)
+    if not without_conflicts(loaded.cases)[0]:
+        raise UserError("\n".join([f"{path}: no fact in it can be used", *shortened(lines)]))
+    return lines
 
 
 def _plain_facts(path: Path) -> bool:
-    """Whether a JSON file holds facts and nothing else, and so is no data set."""
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
+    """Whether a JSON file holds facts and nothing else, and so is no data set.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    rows = parse_json(read_text(path), str(path))
+    if isinstance(rows, dict):
+        return False  # Some data sets are one object.
+    if not isinstance(rows, list) or not rows:
+        raise UserError(
+            f"{path}: {quoted(rows)} is not a list of facts; write [{EXAMPLE}, ...], or name a "
+            "file of a data set that `ske datasets` lists"
+        )
     keys = {key for row in rows if isinstance(row, dict) for key in row}
-    return isinstance(rows, list) and bool(keys) and keys <= {*NEEDED, *OPTIONAL}
+    return bool(keys) and keys <= {*NEEDED, *OPTIONAL}
 
 
 def _check_target(out: Path) -> None:

@@ -8,15 +8,18 @@ and why).
 from __future__ import annotations
 
 import random
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from eval.cases import Case, Loaded, conflicts, load
+from eval.cases import Case, Loaded, Skipped, conflicts, load
 from eval.hard import with_hard
 from eval.sentiment import with_outer
 from pipeline.rounds import divided, write_rounds
 from pipeline.run import Run
 from ske.config import DataConfig, EditsConfig, found
+from ske.facts import quoted
 from ske.io import read_rows, write_json, write_rows
 from ske.types import Fact, UserError
 
@@ -42,7 +45,7 @@ def run(run: Run, folder: Path) -> None:
     note = f"  {len(cases)} of {len(loaded.cases)} cases of {loaded.name}"
     extras = [f"{len(rounds.rounds)} edits, {rounds.mode}"] if rounds.mode != "batch" else []
     extras += [f"{len(dropped)} conflicting left out"] if dropped else []
-    extras += [f"{sum(s.count for s in loaded.skipped)} probes skipped"] if loaded.skipped else []
+    extras += [f"{counted(loaded.skipped)} not used"] if loaded.skipped else []
     run.console.print("; ".join([note, *extras]), highlight=False)
 
 
@@ -79,6 +82,32 @@ def without_conflicts(cases: list[Case]) -> tuple[list[Case], list[str]]:
         (dropped if repeated else kept).append(case)
         seen.add(case.fact.prompt)
     return kept, [case.fact.id for case in dropped]
+
+
+def counted(skipped: Sequence[Skipped]) -> str:
+    """How many things of each kind are not used: "2 records, 1 probe"."""
+    counts: Counter[str] = Counter()
+    for item in skipped:
+        counts[item.kind] += item.count
+    return ", ".join(f"{n} {kind}{'' if n == 1 else 's'}" for kind, n in counts.items())
+
+
+def left_out(loaded: Loaded) -> list[str]:
+    """Which facts of a data set are not edited and why, a line each, skipped records first."""
+    lines = [f"{s.file} {s.where}: {s.reason}" for s in loaded.skipped if s.kind == "record"]
+    clashing = {clash.later.id: clash.first for clash in conflicts(c.fact for c in loaded.cases)}
+    dropped = set(without_conflicts(loaded.cases)[1])
+    first: dict[str, Fact] = {}
+    for fact in (case.fact for case in loaded.cases):
+        earlier = clashing.get(fact.id) or first.setdefault(fact.prompt, fact)
+        if fact.id in dropped:
+            targets = f"({quoted(earlier.target_new)} there, {quoted(fact.target_new)} here)"
+            said = f"another target {targets}" if fact.id in clashing else "the same target"
+            lines.append(
+                f"fact {quoted(fact.id)}: its prompt {quoted(fact.prompt)} stands also in fact "
+                f"{quoted(earlier.id)}, with {said}; the first one stays"
+            )
+    return lines
 
 
 def choose(cases: list[Case], edits: EditsConfig, shuffled: bool) -> list[Case]:

@@ -38,11 +38,14 @@ class Problems:
         Raises:
             UserError: the first 20 mistakes, one a line, and the number of the others.
         """
-        if not self.found:
-            return
-        more = len(self.found) - MOST_LISTED
-        tail = [f"and {more} more"] if more > 0 else []
-        raise UserError("\n".join([*self.found[:MOST_LISTED], *tail]))
+        if self.found:
+            raise UserError("\n".join(shortened(self.found)))
+
+
+def shortened(lines: Sequence[str]) -> list[str]:
+    """The first 20 lines, and the number of the others."""
+    more = len(lines) - MOST_LISTED
+    return [*lines[:MOST_LISTED], *([f"and {more} more"] if more > 0 else [])]
 
 
 class Conflict(NamedTuple):
@@ -113,7 +116,12 @@ def parse_json(text: str, place: str) -> Any:
         near = quoted(text[max(0, error.pos - 20) : error.pos + 20])
         where = f"{place}{line}, column {error.colno}: not JSON"
         raise UserError(f"{where} ({error.msg}) near {near}; mend the text there") from None
-    except (ValueError, RecursionError) as error:
+    except RecursionError:
+        raise UserError(
+            f"{place}: brackets stand in brackets too many levels deep to be read; expected a list "
+            f"of objects, such as [{EXAMPLE}, ...]"
+        ) from None
+    except ValueError as error:
         raise UserError(f"{place}: not readable JSON ({error})") from None
 
 
