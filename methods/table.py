@@ -28,6 +28,8 @@ class Method(NamedTuple):
     """Whether it learns from a teacher: such a method has stages of its own."""
     needs: str = ""
     """A module of an extra that must be installed."""
+    saved: bool = True
+    """Whether its edit is a difference of weights, which can be saved as an ordinary checkpoint."""
 
     def runs_here(self) -> bool:
         """Whether what it needs is installed."""
@@ -35,18 +37,30 @@ class Method(NamedTuple):
 
 
 METHODS = {
-    "base": Method("methods.unedited:Unedited", "the model as it is"),
-    "prompt": Method("methods.prompt:Prompt", "all facts in one prompt, weights untouched"),
-    "prompt_packed": Method(
-        "methods.packed:Packed", "facts in packs, a question gets the pack it is nearest to"
+    "base": Method("methods.unedited:Unedited", "the model as it is", saved=False),
+    "prompt": Method(
+        "methods.prompt:Prompt", "all facts in one prompt, weights untouched", saved=False
     ),
-    "ike": Method("methods.ike:Ike", "demonstrations of how new facts are used before a question"),
+    "prompt_packed": Method(
+        "methods.packed:Packed",
+        "facts in packs, a question gets the pack it is nearest to",
+        saved=False,
+    ),
+    "ike": Method(
+        "methods.ike:Ike",
+        "demonstrations of how new facts are used before a question",
+        saved=False,
+    ),
     "retrieval": Method(
-        "methods.retrieval:Scr", "facts retrieved and confirmed, for questions about them only"
+        "methods.retrieval:Scr",
+        "facts retrieved and confirmed, for questions about them only",
+        saved=False,
     ),
     "lora": Method("methods.lora:Lora", "low-rank adapters trained on the bare facts"),
     "mend": Method("methods.mend:Mend", "a trained network turns gradients into edits"),
-    "svf": Method("methods.svf:Svf", "singular values of the MLPs scaled by trained factors"),
+    "svf": Method(
+        "methods.svf:Svf", "singular values of the MLPs scaled by trained factors", saved=False
+    ),
     "adalora": Method(
         "methods.adalora:AdaLora", "low-rank adapters whose ranks are shared out by importance"
     ),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from pipeline.mistakes import check_methods, check_options
-from pipeline.places import edit_folder, is_taught
+from pipeline.places import edit_folder
+from pipeline.publishing import publish, remember
 from pipeline.run import Run
 from ske.config import Config, apply, parse
 from ske.facts import (
@@ -37,26 +37,28 @@ def edit_model(
     """Edit a model; the folder `out` becomes a checkpoint, `out/run` says how it was made.
 
     Raises:
-        UserError: bad facts (all of them listed), an unknown method, a model that cannot be loaded
-            or a folder that holds something else: nothing has been written then. Also a method
-            that changes no weights: its edit stays in `out/run`.
+        UserError: bad facts (all of them listed), an unknown method or one that changes no weights,
+            a model that cannot be loaded or a folder that holds something else: nothing has been
+            written then.
     """
     from methods.table import METHODS
 
-    if method not in METHODS or method == "base":
-        raise UserError(
-            f"--method {method!r}: choose one of {', '.join(m for m in METHODS if m != 'base')}"
-        )
+    _check_method(method)
     _check_target(out)
     left = check_facts(facts)
     run = Run(_config(model, facts, method, overrides), out / "run")
     check_methods(list(run.config.options))
     check_options(run.config)
     _ = run.lm  # A model that cannot be loaded is found before anything is written.
+    from pipeline.edits import save_student  # torch: after the user's mistakes are found
+
     for line in shortened(left):
         console.print(f"Left out: {escape(line)}", highlight=False, soft_wrap=True)
+    remember(out)
     run.execute("train" if METHODS[method].taught else "edit")
-    _publish(run, method, out)
+    if not METHODS[method].taught:
+        save_student(run, [edit_folder(run, method)], run.folder / "student")
+    publish(out)
     console.print(f"Edited model: {out}  (how it was made: {out}/run)", highlight=False)
     _show_answers(run, out, console)
 
@@ -124,29 +126,23 @@ def _plain_facts(path: Path) -> bool:
     return bool(keys) and keys <= {*NEEDED, *OPTIONAL}
 
 
+def _check_method(method: str) -> None:
+    from methods.table import METHODS
+
+    saved = [name for name, line in METHODS.items() if line.saved]
+    if method in saved:
+        return
+    why = "there is no such method"
+    if method in METHODS:
+        why = "it changes no weights, or not for good, so there would be no model to save"
+    raise UserError(f"--method {method!r}: {why}; choose one of {', '.join(saved)}")
+
+
 def _check_target(out: Path) -> None:
     if out.is_file():
         raise UserError(f"--out {str(out)!r} is a file; give a folder")
     if out.is_dir() and any(out.iterdir()) and not (out / "run").is_dir():
         raise UserError(f"--out {str(out)!r} holds other things; give a new or empty folder")
-
-
-def _publish(run: Run, method: str, out: Path) -> None:
-    """Put the checkpoint's files into `out` itself."""
-    from methods.table import load_edit  # torch: after the user's mistakes are found
-    from pipeline.edits import save_student
-
-    fresh = run.folder / "student"
-    if not is_taught(method):
-        place = edit_folder(run, method)
-        if not hasattr(load_edit(place), "deltas"):
-            raise UserError(
-                f"method {method!r} changes no weights, so there is no model to save; "
-                f"its edit is in {place}"
-            )
-        save_student(run, [place], fresh)
-    for path in fresh.iterdir():
-        shutil.copyfile(path, out / path.name)
 
 
 def _show_answers(run: Run, out: Path, console: Console) -> None:

@@ -128,16 +128,6 @@ def test_the_everyday_job(ske, tmp_path: Path, model_folder: Path) -> None:
     assert ske(*command, "--out", "edited").code == 0  # again: nothing is done twice
 
 
-def test_a_method_that_changes_no_weights_makes_no_model(
-    ske, tmp_path: Path, model_folder: Path
-) -> None:
-    facts = facts_file(tmp_path, row())
-    command = ["edit", "--model", model_folder, "--facts", facts, "--method", "prompt"]
-    said = ske(*command, "--out", "edited")
-    assert (said.code, "'prompt' changes no weights" in said.err) == (2, True)
-    assert [path.name for path in (tmp_path / "edited").iterdir()] == ["run"]
-
-
 # -- ske run and its kin ----------------------------------------------------------------------
 
 

@@ -140,6 +140,7 @@ def test_contract(name: str, architecture: str, tmp_path: Path) -> None:
         raise ZeroDivisionError
     assert tiny.same_bits(bits, tiny.bits(lm.model))
 
+    assert isinstance(edit, DeltaEdit) == METHODS[name].saved
     edit.save(tmp_path / "saved")
     with load_edit(tmp_path / "saved").applied(lm) as edited:
         assert said(edited) == after
