@@ -19,6 +19,7 @@ from eval.judge import JudgedRow
 from eval.score import Row
 from eval.sentiment import OpinionRow
 from ske.config import Config, load
+from ske.paths import placed
 from ske.types import UserError
 
 SEED_KEYS = ("seed", "edits.seed")
@@ -115,7 +116,7 @@ def _read(folder: Path) -> _One:
     again = f"first: ske run {config}"
     if not (folder / "stages" / "ask" / "rows.jsonl").exists():
         raise UserError(f"{folder}: nothing was asked yet; {again}")
-    told = load(config)
+    told = placed(load(config))
     one = _One(folder, told, read_answers(folder, told, again))
     if missing := [name for name in one.config.methods if name not in _names(one, "method")]:
         raise UserError(

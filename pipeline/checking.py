@@ -17,6 +17,7 @@ from eval.sentiment import OpinionRow
 from pipeline.facts import read_facts, summary_of
 from pipeline.run import Run
 from pipeline.stage import read_manifest
+from ske.paths import same_place
 from ske.types import UserError
 
 Saved = Sequence[Row] | Sequence[SkillRow] | Sequence[OpinionRow] | Sequence[JudgedRow]
@@ -67,7 +68,7 @@ def _same_source(run: Run) -> None:
     """The configuration of a folder may be another's, though facts and answers belong together."""
     drawn = read_manifest(run.folder, "facts").get("ingredients", {}).get("data", {})
     for key, now in run.config.data.model_dump(mode="json").items():
-        if key in drawn and drawn[key] != now:
+        if key in drawn and not same_place(drawn[key], now):
             raise UserError(
                 f"{run.folder}/config.yaml: data.{key} = {now!r}, but the facts of this run were "
                 f"drawn with {drawn[key]!r}; put that back, or make a run of its own: "

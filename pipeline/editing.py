@@ -25,6 +25,7 @@ from ske.facts import (
     read_text,
     shortened,
 )
+from ske.paths import absolute
 from ske.types import UserError
 
 GIVEN = {"data": "--facts", "methods": "--method", "model.path": "--model"}
@@ -71,7 +72,7 @@ def _config(model: str, facts: Path, method: str, overrides: list[str]) -> Confi
             if re.match(rf"\s*{re.escape(key)}\b", override):
                 raise UserError(f"--set {override}: here that is for {option} to say")
         apply(tree, override)
-    tree["data"] = {"path": str(facts.resolve())}
+    tree["data"] = {"path": str(absolute(facts))}
     tree["methods"] = ["base", method]
     if isinstance(tree["model"], dict) and isinstance(tree["edits"], dict):
         tree["model"]["path"] = model

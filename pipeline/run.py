@@ -19,6 +19,7 @@ from pipeline.stages import stages_for
 from ske import processes
 from ske.config import Config, resolved
 from ske.io import locked, write_text
+from ske.paths import placed
 from ske.types import UserError
 
 if TYPE_CHECKING:
@@ -37,8 +38,8 @@ class Run:
     """Run folders whose finished stages are taken over where they are the same."""
 
     def __init__(self, config: Config, folder: Path, console: Console | None = None) -> None:
-        """Nothing is read or written yet."""
-        self.config = config
+        """Nothing is read or written yet; relative paths are taken from the current folder."""
+        self.config = placed(config)
         self.folder = folder
         self.console = console or Console(stderr=True, quiet=not processes.first())
         self.watchers: list[Callable[[], None]] = []

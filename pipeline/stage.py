@@ -23,10 +23,21 @@ from eval import taskfiles
 from eval.knowedit import test_file
 from ske.config import Config, ModelConfig, found
 from ske.io import file_hash, write_json
+from ske.paths import PATHS, same_place
 from ske.types import content_hash
 
 State = Literal["done", "stale", "to do"]
 PACKAGES = ("torch", "transformers", "trl", "peft", "langgraph", "lm_eval")
+
+
+CONTENTS = {
+    "model weights": "model.path",
+    "data file": "data.path",
+    "world file": "world.path",
+    "practice file": "practice.path",
+    "texts file": "texts.path",
+}
+"""What says what is in a file -> the key that says where it is."""
 
 
 class Stage(NamedTuple):
@@ -185,11 +196,29 @@ def _changes(manifest: dict[str, Any], now: dict[str, Any]) -> tuple[str, ...]:
         if isinstance(old, dict) and isinstance(new, dict):
             # A key that did not exist then and is at its default now changes nothing.
             old = {**{k: usual(f"{name}.{k}") for k in new}, **old}
-            inner = [k for k in {**old, **new} if old.get(k) != new.get(k)]
+            inner = [k for k in {**old, **new} if not _same(f"{name}.{k}", old.get(k), new.get(k))]
             changed += [f"{name}.{k}: {old.get(k)!r} -> {new.get(k)!r}" for k in inner]
-        else:
-            changed.append(f"{name}: {old!r} -> {new!r}")
+        elif not _same(name, old, new):
+            changed.append(_gone(name, before, now) or f"{name}: {old!r} -> {new!r}")
     return tuple(changed)
+
+
+def _same(key: str, old: Any, new: Any) -> bool:
+    """Whether a value is as it was; of what lies at a path, the content is compared by itself."""
+    return old == new or (key in PATHS and same_place(old, new))
+
+
+def _gone(name: str, before: dict[str, Any], now: dict[str, Any]) -> str | None:
+    """That a file or folder of the configuration is not there, if it is not."""
+    if (key := CONTENTS.get(name)) is None:
+        return None
+    section, _, part = key.partition(".")
+    path, earlier = (parts.get(section, {}).get(part) for parts in (now, before))
+    if now.get(name) is None:
+        return f"{key}: no such file from here{'' if path is None else f': {path!r}'}"
+    if name == "model weights" and now[name] == path == earlier:
+        return f"{key}: no such folder from here: {path!r}; taken for a hub id"
+    return None
 
 
 def execute(stage: Stage, run: Any) -> None:

@@ -90,7 +90,7 @@ def test_facts_are_shown_as_they_are_written(ske, tmp_path: Path) -> None:
         ({"--set": "options.nope.foo=3"}, ["'nope'"]),
         ({"--set": "model=3"}, ["ske edit: model = 3"]),
         ({"--set": "edits=all"}, ["ske edit: edits = 'all'"]),
-        ({"--model": "full"}, ["'full'", "config.json"]),
+        ({"--model": "full"}, ["full'", "config.json"]),
         ({"--model": "./nowhere/at/all"}, ["./nowhere/at/all", "cannot be loaded"]),
     ],
 )
