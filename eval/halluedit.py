@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Iterator
 from typing import Any
 
 from eval.records import Answers, Case, Probe, Source
@@ -37,20 +38,30 @@ def table(text: str, file: str) -> list[dict[str, Any]]:
     """
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
-        lines = [line for line in reader if line]
+        lines = list(_numbered(reader))
     except csv.Error as error:
         raise UserError(
             f"{file} line {reader.line_num}: not CSV ({error}); mend the text there"
         ) from None
-    names, rows = lines[0], lines[1:]
+    (_, names), *rows = lines
     if not rows:
         raise UserError(f"{file}: no rows below the names {', '.join(names)}; check the file")
-    for number, row in enumerate(rows):
+    for number, (line, row) in enumerate(rows):
         if len(row) != len(names):
             raise UserError(
-                f"{file} record {number}: {len(row)} cells for {len(names)} columns; mend the row"
+                f"{file} line {line} (record {number}): {len(row)} cells for {len(names)} columns; "
+                "mend the row"
             )
-    return [dict(zip(names, row, strict=True)) for row in rows]
+    return [dict(zip(names, row, strict=True)) for _, row in rows]
+
+
+def _numbered(reader: Any) -> Iterator[tuple[int, list[str]]]:
+    """The rows of a CSV reader that are not empty, with the line of the file each begins in."""
+    start = 1
+    for row in reader:
+        if row:
+            yield start, row
+        start = reader.line_num + 1
 
 
 def halluedit_case(source: Source, record: dict[str, Any], where: str, number: int) -> Case | None:

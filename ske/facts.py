@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +20,8 @@ from ske.types import Fact, UserError
 NEEDED = ("prompt", "subject", "target_new")
 OPTIONAL = ("id", "ground_truth", "relation")
 EXAMPLE = '{"prompt": "The capital of Ruria is", "subject": "Ruria", "target_new": "Vell"}'
+KEYS_AND_BRACES = re.compile(r'(?P<key>"(?:[^"\\]|\\.)*")\s*:|"(?:[^"\\]|\\.)*"|[{}]')
+"""What tells which keys an object has; texts are passed over as a whole."""
 MOST_LISTED = 20
 MOST_QUOTED = 80
 
@@ -106,10 +110,17 @@ def parse_json(text: str, place: str) -> Any:
     """The value that a JSON text holds; `place` opens the message if it is broken.
 
     Raises:
-        UserError: the text is not JSON; line and column are named where they are known.
+        UserError: the text is not JSON, or an object has a key twice, of which JSON would keep the
+            last; line and column are named where they are known.
     """
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_with_each_key_once)
+    except _RepeatedKeyError as error:
+        number, key = _repeated_key(text) or (1, str(error))
+        line = f" line {number}" if "\n" in text else ""
+        raise UserError(
+            f"{place}{line}, key {quoted(key)}: stands twice in one object; keep one of the two"
+        ) from None
     except json.JSONDecodeError as error:
         # A one-line text is a line of a .jsonl file, whose number is already in `place`.
         line = f" line {error.lineno}" if "\n" in text else ""
@@ -123,6 +134,34 @@ def parse_json(text: str, place: str) -> Any:
         ) from None
     except ValueError as error:
         raise UserError(f"{place}: not readable JSON ({error})") from None
+
+
+class _RepeatedKeyError(Exception):
+    """An object of a JSON text has a key twice."""
+
+
+def _with_each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise _RepeatedKeyError(max(keys, key=keys.count))
+    return found
+
+
+def _repeated_key(text: str) -> tuple[int, str] | None:
+    """Line and name of the first key of a valid JSON text that its object has already."""
+    open_objects: list[set[str]] = []
+    for token in KEYS_AND_BRACES.finditer(text):
+        if token[0] == "{":
+            open_objects.append(set())
+        elif token[0] == "}":
+            open_objects.pop()
+        elif token["key"]:
+            key = json.loads(token["key"])
+            if key in open_objects[-1]:
+                return text.count("\n", 0, token.start()) + 1, key
+            open_objects[-1].add(key)
+    return None
 
 
 def text_problem(value: Any) -> str | None:
@@ -212,12 +251,21 @@ def _fact(row: dict[str, Any] | None, place: str, number: str, problems: Problem
         return None
     values = {key: value.strip() for key, value in row.items() if value is not None}
     if values["subject"] not in values["prompt"]:
-        problems.add(
-            f'{place}, key "subject": {quoted(values["subject"])} does not occur in the prompt '
-            f"{quoted(values['prompt'])}; write the subject as it stands in the prompt"
-        )
+        problems.add(f'{place}, key "subject": {_elsewhere(values["subject"], values["prompt"])}')
         return None
     return Fact(**({"id": number} | values))
+
+
+def _elsewhere(subject: str, prompt: str) -> str:
+    """Why a subject is not found in its prompt, and what to do."""
+    said = f"{quoted(subject)} does not occur in the prompt {quoted(prompt)}"
+    if unicodedata.normalize("NFC", subject) in unicodedata.normalize("NFC", prompt):
+        return (
+            f"{said}: it looks the same there, but is made of other Unicode characters (a letter "
+            "and its accent as one character, NFC, or as two, NFD); write both in one form, best "
+            "in NFC"
+        )
+    return f"{said}; write the subject as it stands in the prompt"
 
 
 def _key_problems(row: dict[str, Any], place: str) -> list[str]:

@@ -243,7 +243,8 @@ def test_a_locality_probe_without_answer_is_scored_where_it_can_be(tmp_path: Pat
     [
         ("question,object\n", "no rows below the names question, object"),
         ("a,b\n1,2\n", "no known shape; record 0 has ['a', 'b']"),
-        ("a,b\n1,2\n\n3\n", "record 1: 1 cells for 2 columns"),
+        ("a,b\n1,2\n\n3\n", "line 4 (record 1): 1 cells for 2 columns"),
+        ('a,b\n"1\n2",3\n4\n', "line 4 (record 1): 1 cells for 2 columns"),
         ('a,b\n"1" x,2\n', "line 2: not CSV"),
         ("question,object,paraphrased_question\nq,o,p\n", 'record 0, key "subject": missing'),
     ],

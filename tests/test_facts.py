@@ -41,6 +41,28 @@ def test_reads_lines_ignores_blank_ones_and_numbers_facts(tmp_path: Path) -> Non
     assert facts[1].relation is None
 
 
+@pytest.mark.parametrize("name", ["mine.jsonl", "mine.json"])
+def test_a_key_given_twice_is_named_with_its_line(tmp_path: Path, name: str) -> None:
+    twice = (
+        '{"prompt": "{Vell\\": is", "subject": "Vell", "target_new": "A", "target\\u005fnew": "B"}'
+    )
+    rows = [json.dumps(GOOD), twice]
+    path = tmp_path / name
+    path.write_text("\n".join(rows) if name == "mine.jsonl" else f"[{rows[0]},\n{rows[1]}]")
+    assert f"{name} line 2, key 'target_new': stands twice" in message(path)
+    other = '{"other": {"target_new": "a"}, "target_new": ["x", {"target_new": "b"}]}'
+    path.write_text(other if name == "mine.jsonl" else f"[\n{other}]")
+    assert "twice" not in message(path)
+
+
+def test_a_subject_in_another_unicode_form_than_the_prompt(tmp_path: Path) -> None:
+    decomposed = fact(prompt="The mayor of Ze\u0301ll is", subject="Z\u00e9ll")
+    said = message(write(tmp_path / "mine.jsonl", decomposed))
+    assert said.startswith('mine.jsonl line 1, key "subject": ')
+    assert "looks the same" in said and "NFC" in said and "NFD" in said
+    assert "NFC" not in message(write(tmp_path / "mine.jsonl", fact(subject="Z\u00e9ll")))
+
+
 def test_optional_keys_are_kept(tmp_path: Path) -> None:
     row = fact(id="vell", ground_truth="Ada Moss", relation="head_of_government")
     [read] = read_facts(write(tmp_path / "mine.jsonl", row))
