@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.stage import Stage, sound
+from pipeline.stage import Stage, read_manifest, sound
 from ske.types import UserError
 
 DEPTH = 3
@@ -58,7 +58,8 @@ def adopt(stage: Stage, run: Any, others: Sequence[Path]) -> Path | None:
 
 def _copy(stage: Stage, other: Path, folder: Path) -> None:
     """What the stage left in the run folder first, its manifest with the rest of it last."""
-    for name in stage.leaves:
+    left = read_manifest(other, stage.name).get("left", {})
+    for name in sorted({*stage.leaves, *(Path(name).parts[0] for name in left)} - {"stages"}):
         _place(other / name, folder / name)
     _place(other / "stages" / stage.name, folder / "stages" / stage.name)
 

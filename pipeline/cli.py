@@ -19,6 +19,7 @@ from rich.markup import escape
 from pipeline.adopting import runs_below
 from pipeline.mistakes import check_methods, check_options, runnable
 from pipeline.run import Run
+from pipeline.stage import note_left
 from ske import processes
 from ske.config import load
 from ske.io import locked, refuse_in_use
@@ -240,7 +241,7 @@ def report(run_: Folder) -> None:
         for module, name in ((scoring, "score"), (writing, "report")):
             folder = this.stage(name)
             folder.mkdir(parents=True, exist_ok=True)
-            module.run(this, folder)
+            note_left(name, this.folder, module.run(this, folder))
     out_console.print(
         escape(f"Wrote {run_}/report.md, report.html, figures/ and results.csv"), highlight=False
     )

@@ -27,36 +27,38 @@ from pipeline.places import edit_folder, edit_folders, is_taught, options_for
 from pipeline.practice import workshop
 from pipeline.rounds import read_rounds
 from pipeline.run import Run
-from pipeline.stage import files_of, weights_key
+from pipeline.stage import files_of, sizes_of, unlike, weights_key
 from pipeline.teacher import guard_of
 from ske import processes
-from ske.io import file_hash, read_rows, write_json
+from ske.io import file_hash, read_rows, write_json, write_text
 from ske.lm import LM
 from ske.types import Fact, content_hash
 
 MARK = "key"
-"""In an edit's folder, written last: what it was made from."""
+"""In an edit's folder, written last: what it was made from, and how large its files are."""
 WORK = "work"
 """Where a method keeps the checkpoints of an edit that is not finished."""
 AT_ONCE = 64
 """Single facts whose edits are made together: no more is lost if the run is killed."""
 
 
-def train(run: Run, folder: Path) -> None:
+def train(run: Run, folder: Path) -> list[Path]:
     """Train the student on the teacher's lessons and save it as an ordinary checkpoint.
 
-    Several processes (torchrun) train together; the first writes.
+    Several processes (torchrun) train together; the first writes. Gives back what lies outside the
+    stage's folder: the checkpoint.
     """
     with meanwhile(run) as shared:
         train_edit(run, folder)
     if not processes.first():
-        return
+        return []
     if processes.count() > 1:
         run.reload()  # FSDP leaves each process a part of the model.
     save_student(run, [folder / "edit"], run.folder / "student")
     if shared:
         costs = json.loads((folder / "costs.json").read_text(encoding="utf-8"))
         write_json(folder / "costs.json", costs | {"meanwhile": True})
+    return [run.folder / "student"]
 
 
 def train_edit(run: Run, folder: Path) -> None:
@@ -90,12 +92,16 @@ def save_student(run: Run, edits: Sequence[Path], target: Path) -> None:
     fresh.replace(target)
 
 
-def run(run: Run, folder: Path) -> None:
-    """Make the edits of all methods but the student; what is there with the same key stays."""
+def run(run: Run, folder: Path) -> list[Path]:
+    """Make the edits of all methods but the student; what is there with the same key stays.
+
+    Gives back the edits' folders, which are no outputs: later stages take them by content.
+    """
     facts = {fact.id: fact for fact in read_facts(run)}
     rounds = read_rounds(run)
     summary: dict[str, Any] = {}
     guard, leaks = guard_of(run), dict[str, dict[str, Leaks]]()
+    places: list[Path] = []
     for method in run.config.methods:
         if is_taught(method):
             continue
@@ -116,8 +122,10 @@ def run(run: Run, folder: Path) -> None:
         refuse(run.config.leakage.strict, f"method {method!r}", leaks[method])
         hashes = [hash_of(place) for place in made]
         summary[method] = hashes[0] if rounds.mode == "batch" else hashes
+        places += made
     write_json(folder / "edits.json", summary)
     write_leaks(folder, leaks)
+    return places
 
 
 class _Task(NamedTuple):
@@ -159,9 +167,13 @@ class _Task(NamedTuple):
         return self.place / WORK / key
 
     def done(self, key: str) -> bool:
-        """Whether it is there already."""
+        """Whether it is there already, with all its files as they were saved."""
         mark = self.place / MARK
-        return mark.exists() and mark.read_text(encoding="utf-8") == key
+        if not mark.exists() or not (self.place / "edit.json").exists():
+            return False
+        same, _, sizes = mark.read_text(encoding="utf-8").partition("\n")
+        # Of an edit that was made before sizes were written down, none is known.
+        return same == key and not any(unlike(self.place, json.loads(sizes or "{}")))
 
 
 def _make_alone(run: Run, method: str, tasks: Sequence[_Task]) -> None:
@@ -206,7 +218,9 @@ def _finish(run: Run, task: _Task, key: str, ledger: Ledger, costs: dict[str, An
     shutil.rmtree(task.place / WORK, ignore_errors=True)
     costs |= {"bytes": size_of(task.place), "tokens": ledger.tokens(run.lm.tokenizer)}
     write_json(task.place / "costs.json", costs)
-    (task.place / MARK).write_text(key, encoding="utf-8")
+    mark = task.place / MARK
+    mark.unlink(missing_ok=True)
+    write_text(mark, f"{key}\n{json.dumps(sizes_of(task.place, [task.place]))}")
 
 
 def hash_of(place: Path) -> str:

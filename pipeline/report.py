@@ -24,8 +24,8 @@ from ske.io import file_hash, write_json, write_text
 BY_CATEGORY = ("portability", SHARE, "locality", "hard", "edit_success_by_belief")
 
 
-def run(run: Run, folder: Path) -> None:
-    """Write the report and its figures."""
+def run(run: Run, folder: Path) -> list[Path]:
+    """Write the report and its figures; gives back what it wrote into the run folder."""
     evidence = gather(run)
     prompts = {fact.id: fact.prompt for fact in read_facts(run)}
     drawn = draw(evidence, run.folder / "figures")
@@ -39,6 +39,7 @@ def run(run: Run, folder: Path) -> None:
         folder / "written.json",
         {str(path.relative_to(run.folder)): file_hash(path) for path in written},
     )
+    return written
 
 
 def draw(evidence: Evidence, folder: Path) -> dict[str, Path]:

@@ -24,10 +24,19 @@ from pipeline.run import Run
 
 SHARES = "shares.csv"
 CHANGES = "changes.csv"
+TABLES = (
+    "results.csv",
+    "graded.csv",
+    "comparisons.csv",
+    "leakage.csv",
+    "retention.csv",
+    "decay.csv",
+)
+"""What lies in the run folder as well; the last two of a sequential run alone."""
 
 
-def run(run: Run, folder: Path) -> None:
-    """Score, and put the tables into the run folder as well."""
+def run(run: Run, folder: Path) -> list[Path]:
+    """Score, and put the tables into the run folder as well; gives back those that lie there."""
     found = asked(run)
     rows, beside = found.rows, found.beside.values
     table = results(rows, beside=beside)
@@ -38,10 +47,11 @@ def run(run: Run, folder: Path) -> None:
     write_csv(folder / "results.csv", RESULT_COLUMNS, percent)
     write_csv(folder / "graded.csv", RESULT_COLUMNS, graded)
     write_csv(folder / "comparisons.csv", COMPARISON_COLUMNS, against)
-    for name in ("results.csv", "graded.csv", "comparisons.csv"):
+    for name in TABLES[:3]:
         shutil.copyfile(folder / name, run.folder / name)
     _score_retention(run, folder, found.retention)
     _score_leakage(run, folder, rows[0].dataset)
+    return [run.folder / name for name in TABLES if (run.folder / name).exists()]
 
 
 def _score_retention(run: Run, folder: Path, rows: Sequence[RetentionRow]) -> None:

@@ -14,7 +14,7 @@ import platform
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -45,7 +45,8 @@ class Stage(NamedTuple):
 
     name: str
     target: str
-    """"module:function", imported when the stage runs; called with (run, folder)."""
+    """"module:function", imported when the stage runs; called with (run, folder). It may give back
+    more that it leaves outside its outputs; the manifest says as `left` how large all of it was."""
     needs: tuple[str, ...]
     keys: tuple[str, ...]
     """The parts of the configuration it reads, as dotted paths."""
@@ -55,7 +56,7 @@ class Stage(NamedTuple):
     version: int = 1
     """Raised when the stage's results change for the same configuration."""
     leaves: tuple[str, ...] = ()
-    """What it leaves in the run folder itself; made again if somebody removed it."""
+    """What it always leaves in the run folder itself; made again if somebody removed it."""
 
 
 class Plan(NamedTuple):
@@ -173,17 +174,42 @@ def sound(stage: Stage, config: Config, folder: Path, other: Path) -> bool:
 
 def _damage(stage: Stage, manifest: dict[str, Any], folder: Path) -> Iterator[str]:
     """What is no longer as the stage left it: files that are gone, or of another size."""
-    for name in stage.leaves:
-        place = folder / name
-        if not place.exists() or (place.is_dir() and not any(place.iterdir())):
-            yield f"{name} is gone"
+    gone = [name for name in stage.leaves if not _there(folder / name)]
+    yield from (f"{name} is gone" for name in gone)
+    left = manifest.get("left", {})
+    yield from unlike(folder, {n: s for n, s in left.items() if Path(n).parts[0] not in gone})
     sizes = manifest.get("sizes", {})
-    for name in manifest.get("outputs", {}):
-        path = folder / "stages" / stage.name / name
-        if not path.exists():
-            yield f"{name} is gone"
-        elif path.stat().st_size != sizes.get(name, path.stat().st_size):
-            yield f"{name} is not as the stage wrote it"
+    own = {name: sizes.get(name) for name in manifest.get("outputs", {})}
+    yield from unlike(folder / "stages" / stage.name, own)
+
+
+def _there(place: Path) -> bool:
+    return any(place.iterdir()) if place.is_dir() else place.exists()
+
+
+def sizes_of(folder: Path, left: Iterable[Path]) -> dict[str, int]:
+    """The bytes of files, and of those in folders, by their path from a folder."""
+    files = (file for path in left for file in (path.rglob("*") if path.is_dir() else (path,)))
+    return {str(path.relative_to(folder)): path.stat().st_size for path in files if path.is_file()}
+
+
+def unlike(folder: Path, sizes: dict[str, int | None]) -> Iterator[str]:
+    """Which files are gone, or of another size; of folders that are gone only the outermost."""
+    told: set[str] = set()
+    for name, size in sizes.items():
+        path = folder / name
+        if path.is_file():
+            if size is not None and path.stat().st_size != size:
+                yield f"{name} is not as the stage wrote it"
+        elif (gone := _outermost(folder, name)) not in told:
+            told.add(gone)
+            yield f"{gone} is gone"
+
+
+def _outermost(folder: Path, name: str) -> str:
+    """The first folder on the way to a file that is not there, or the file."""
+    way = [*reversed(Path(name).parents), Path(name)]
+    return str(next((part for part in way if not (folder / part).exists()), name))
 
 
 def _changes(manifest: dict[str, Any], now: dict[str, Any]) -> tuple[str, ...]:
@@ -237,7 +263,7 @@ def execute(stage: Stage, run: Any) -> None:
     (folder / "manifest.json").unlink(missing_ok=True)
     mark.write_text(key, encoding="utf-8")
     started = time.time()
-    follow(stage, run)
+    left = follow(stage, run)
     outputs = _outputs(folder)
     write_json(
         folder / "manifest.json",
@@ -247,6 +273,7 @@ def execute(stage: Stage, run: Any) -> None:
             "ingredients": parts,
             "outputs": outputs,
             "sizes": {name: (folder / name).stat().st_size for name in outputs},
+            "left": sizes_of(run.folder, left),
             "output": content_hash(outputs),
             "seconds": round(time.time() - started, 1),
             **provenance(),
@@ -254,10 +281,22 @@ def execute(stage: Stage, run: Any) -> None:
     )
 
 
-def follow(stage: Stage, run: Any) -> None:
-    """Run a stage's function alone: another process of the same training keeps the files."""
+def follow(stage: Stage, run: Any) -> list[Path]:
+    """Run a stage's function alone: another process of the same training keeps the files.
+
+    Gives back what it leaves outside its outputs.
+    """
     module, function = stage.target.split(":")
-    getattr(importlib.import_module(module), function)(run, run.folder / "stages" / stage.name)
+    call = getattr(importlib.import_module(module), function)
+    left = call(run, run.folder / "stages" / stage.name) or ()
+    return [*left, *(run.folder / name for name in stage.leaves)]
+
+
+def note_left(name: str, folder: Path, left: Iterable[Path]) -> None:
+    """Write down anew what a finished stage leaves: it was written again, by `ske report`."""
+    if manifest := read_manifest(folder, name):
+        path = folder / "stages" / name / "manifest.json"
+        write_json(path, {**manifest, "left": sizes_of(folder, left)})
 
 
 def _clear(folder: Path, stage: Stage) -> None:

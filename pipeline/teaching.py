@@ -83,13 +83,17 @@ class RoundRun(Run):
         write_json(folder / "manifest.json", {"stage": "facts", "output": key, "below": below})
 
 
-def run(run: Run, folder: Path) -> None:
-    """Teach round after round; what is done already is not done again."""
+def run(run: Run, folder: Path) -> list[Path]:
+    """Teach round after round; what is done already is not done again.
+
+    Gives back where the rounds' edits lie and, of sequential runs, the checkpoint.
+    """
     facts = {fact.id: fact for fact in read_facts(run)}
     rounds = read_rounds(run)
     numbers = [each.number for each in rounds.rounds]
     made: dict[str, list[str]] = {}
     leaks: dict[str, dict[str, Leaks]] = {}
+    left: list[Path] = []
     for method in filter(is_taught, run.config.methods):
         for each in rounds.rounds:
             before = edit_folders(run, method, rounds, each.before)
@@ -101,9 +105,12 @@ def run(run: Run, folder: Path) -> None:
         stages = [round_folder(run, number) / "stages" for number in numbers]
         leaks[method] = together(each for place in stages for each in taught_leaks(place, method))
         made[method] = [hash_of(place) for place in places]
+        left += places
         if rounds.mode == "sequential":
             save_student(run, places, run.folder / "student")
+            left.append(run.folder / "student")
         else:  # no single model holds all edits
             shutil.rmtree(run.folder / "student", ignore_errors=True)
     write_json(folder / "edits.json", made)
     write_leaks(folder, leaks)
+    return left

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from pipeline.stage import Plan, Stage, execute, plan
 from ske.config import Config, load, parse
-from ske.io import append_rows, drop_torn_line, locked, read_rows, write_rows
+from ske.io import append_rows, drop_torn_line, locked, read_rows, write_rows, write_text
 
 STAGES = (
     Stage("facts", "toystages:draw", (), ("edits", "seed"), "draw"),
@@ -82,8 +82,14 @@ def cached(run: Toy, folder: Path) -> None:
     (folder / "sum.txt").write_text(str(sum(row["n"] for row in rows)))
 
 
-def last(run: Toy, folder: Path) -> None:
+def last(run: Toy, folder: Path) -> list[Path]:
+    """Leaves a table and figures in the run folder, which `leaves` of the stage does not name."""
+    table, figures = run.folder / "table.csv", run.folder / "figures"
+    table.write_text("method,mean\nske,1\n")
+    for name in ("one.png", "two.png"):
+        write_text(figures / name, name)
     (folder / "report.md").write_bytes((run.folder / "stages" / "ask" / "sum.txt").read_bytes())
+    return [table, figures]
 
 
 if __name__ == "__main__":
