@@ -397,3 +397,23 @@ def test_a_changed_mode_starts_over(tmp_path: Path) -> None:
     assert states["facts"].reasons == ("edits.mode: 'single' -> 'batch'",)
     assert "ask" in again.execute("score")
     assert {row["n"] for row in table(again, "results.csv", metric="capability", category="all")}
+
+
+@pytest.mark.parametrize("mode", ["batch", "single"])
+def test_an_edit_that_is_gone_or_cut_is_made_again(tmp_path: Path, mode: str) -> None:
+    run = run_of(tmp_path, ("base", "ft_m"), mode=mode, limit=2)
+    run.execute("edit")
+    place, other = edit_folder(run, "ft_m", mode, 1), edit_folder(run, "base", mode, 1)
+    kept, name = other.joinpath("key").stat().st_mtime_ns, place.relative_to(run.folder)
+    for damage, reason in (
+        (lambda: shutil.rmtree(place), f"{name} is gone"),
+        ((place / "edit.json").unlink, f"{name}/edit.json is gone"),
+        (lambda: (place / "costs.json").write_text('{"a'), f"{name}/costs.json is not as"),
+    ):
+        damage()
+        (told,) = next(item for item in run.plan() if item.stage.name == "edit").reasons
+        assert told.startswith(reason)
+        assert run.execute("edit") == ["edit"]
+        assert json.loads((place / "costs.json").read_text())["bytes"] and load_edit(place)
+    assert other.joinpath("key").stat().st_mtime_ns == kept
+    assert run.execute("edit") == []
