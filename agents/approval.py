@@ -13,7 +13,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from agents.records import Design, Pack, Rejected
-from ske.io import write_json
+from ske.io import read_json, record_of, write_json
 from ske.trace import Event, Trace
 from ske.types import Frozen, UserError, content_hash
 
@@ -50,7 +50,7 @@ def say(folder: Path, approved: bool, reason: str = "") -> int:
     path = folder / "design.json"
     if not path.exists():
         raise UserError(f"{folder}: no prompts wait for approval here; the design is not done")
-    design = Design.model_validate_json(path.read_text(encoding="utf-8"))
+    design = record_of(read_json(path), path, Design)
     for pack in design.packs:
         _check_file(folder / "prompts" / f"{pack.id}.md", pack)
     word = Approval(prompts=prompts_hash(design.packs), approved=approved, reason=reason)

@@ -9,7 +9,6 @@ content, so that a new method in the list costs only its own answers.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -33,7 +32,7 @@ from pipeline.run import Run
 from pipeline.sittings import Sitting, latest, retention, sittings
 from pipeline.stage import task_hashes
 from pipeline.suite import suite_items, suite_rows, task_rows
-from ske.io import append_rows, drop_torn_line, read_rows, write_json, write_rows
+from ske.io import append_rows, read_json, read_kept, write_json, write_rows
 from ske.lm import LM
 from ske.types import content_hash
 
@@ -213,10 +212,9 @@ def _answers(
     asked = plan.everything
     numbered = [(place, asked[place]) for place in sitting.places]
     path = folder / "items" / f"{method}-{_key(run, plan.who, edits, numbered)}.jsonl"
-    drop_torn_line(path)
-    done, costs = [Answer(**row) for row in read_rows(path)], path.with_suffix(".cost.json")
+    done, costs = read_kept(path, Answer), path.with_suffix(".cost.json")
     if len(done) == len(numbered) and costs.exists():
-        return Heard(done, json.loads(costs.read_text(encoding="utf-8"))["seconds"])
+        return Heard(done, read_json(costs, ("seconds",))["seconds"])
     done = done[: len(done) // CHUNK * CHUNK]
     write_rows(path, [row.model_dump(mode="json") for row in done])
     started = time.time()

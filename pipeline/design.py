@@ -15,6 +15,7 @@ from pipeline.reaching import all_answered, reach
 from pipeline.run import Run
 from pipeline.telling import told_turns
 from pipeline.trials import pieces
+from ske.io import read_json, record_of
 from ske.texts import free_texts
 from ske.trace import Trace
 from ske.types import Fact
@@ -67,7 +68,7 @@ def _designed(run: Run, folder: Path, facts: Sequence[Fact], names: Sequence[str
 def read_design(run: Run) -> Design:
     """The result of a finished `design` stage."""
     path = run.stage("design") / "design.json"
-    return Design.model_validate_json(path.read_text(encoding="utf-8"))
+    return record_of(read_json(path), path, Design)
 
 
 def examined(run: Run) -> dict[str, list[str]]:

@@ -30,7 +30,7 @@ from pipeline.run import Run
 from pipeline.stage import files_of, sizes_of, unlike, weights_key
 from pipeline.teacher import guard_of
 from ske import processes
-from ske.io import file_hash, read_rows, write_json, write_text
+from ske.io import file_hash, read_json, read_records, write_json, write_text
 from ske.lm import LM
 from ske.types import Fact, content_hash
 
@@ -56,15 +56,14 @@ def train(run: Run, folder: Path) -> list[Path]:
         run.reload()  # FSDP leaves each process a part of the model.
     save_student(run, [folder / "edit"], run.folder / "student")
     if shared:
-        costs = json.loads((folder / "costs.json").read_text(encoding="utf-8"))
+        costs = read_json(folder / "costs.json")
         write_json(folder / "costs.json", costs | {"meanwhile": True})
     return [run.folder / "student"]
 
 
 def train_edit(run: Run, folder: Path) -> None:
     """Train the student and save what was learned, as an edit alone."""
-    rows = read_rows(run.stage("teach") / "lessons.jsonl")
-    lessons = [Lesson(**row) for row in rows]
+    lessons = read_records(run.stage("teach") / "lessons.jsonl", Lesson)
     options = run.config.train.model_dump(mode="json")
     lm, ledger = run.lm, Ledger()  # Loading the model is nobody's cost.
     with measured() as costs:

@@ -6,7 +6,6 @@ not have (no `ske`, no design) is empty here, never an error.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +24,7 @@ from pipeline.scoring import CHANGES, SHARES
 from pipeline.show import read_csv
 from pipeline.stage import read_manifest
 from ske.config import Config
+from ske.io import read_json, record_of, row_of
 
 
 class Miss(NamedTuple):
@@ -129,7 +129,7 @@ def gather(run: Run) -> Evidence:
 def read_design(folder: Path) -> Design | None:
     """A finished design, if there is one."""
     path = folder / "design.json"
-    return Design.model_validate_json(path.read_text(encoding="utf-8")) if path.exists() else None
+    return record_of(read_json(path), path, Design) if path.exists() else None
 
 
 def said(run: Run) -> Said:
@@ -138,8 +138,9 @@ def said(run: Run) -> Said:
     errors: list[Row] = []
     cut: Counter[str] = Counter()
     asked: Counter[str] = Counter()
-    for line in _lines(run.stage("ask") / "rows.jsonl"):
-        row = json.loads(line)
+    path = run.stage("ask") / "rows.jsonl"
+    for number, line in enumerate(_lines(path), 1):
+        row = row_of(line, path, number)
         method, generated = row["method"], row["protocol"] == "generate"
         if row["error"] is not None:
             errors.append(Row(**row))
@@ -180,14 +181,14 @@ def _shares(run: Run) -> list[TableRow]:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return read_json(path) if path.exists() else {}
 
 
 def _curve(folder: Path) -> list[CurveRow]:
     path = folder / "curve.json"
     if not path.exists():
         return []
-    return [CurveRow(**row) for row in json.loads(path.read_text(encoding="utf-8"))]
+    return [record_of(row, path, CurveRow) for row in read_json(path)]
 
 
 def _costs(run: Run, method: str) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from pipeline.rounds import divided, write_rounds
 from pipeline.run import Run
 from ske.config import DataConfig, EditsConfig, found
 from ske.facts import quoted
-from ske.io import read_rows, write_json, write_rows
+from ske.io import read_json, read_records, write_json, write_rows
 from ske.types import Fact, UserError
 
 
@@ -140,16 +140,14 @@ def _in_rounds(cases: list[Case], edits: EditsConfig, shuffled: bool) -> list[Ca
 
 def read_facts(run: Run) -> list[Fact]:
     """The facts of a finished `facts` stage."""
-    return [Fact(**row) for row in read_rows(run.stage("facts") / "facts.jsonl")]
+    return read_records(run.stage("facts") / "facts.jsonl", Fact)
 
 
 def read_cases(run: Run) -> list[Case]:
     """The cases of a finished `facts` stage; only evaluators may call this."""
-    return [Case(**row) for row in read_rows(run.stage("facts") / "cases.jsonl")]
+    return read_records(run.stage("facts") / "cases.jsonl", Case)
 
 
 def summary_of(run: Run) -> dict[str, Any]:
     """What `facts` wrote about itself."""
-    import json
-
-    return json.loads((run.stage("facts") / "summary.json").read_text(encoding="utf-8"))
+    return read_json(run.stage("facts") / "summary.json", ("dataset",))

@@ -9,7 +9,6 @@ facts' own prompts are known to everybody and no leak.
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from eval.leakage import Guard, Report
 from eval.tables import TableRow
-from ske.io import read_rows, write_json, write_rows
+from ske.io import read_json, read_rows, write_json, write_rows
 from ske.types import UserError
 
 if TYPE_CHECKING:
@@ -157,7 +156,7 @@ def read_leaks(folder: Path) -> dict[str, dict[str, Leaks]]:
     path = folder / FOUND
     if not path.exists():
         return {}
-    tree = json.loads(path.read_text(encoding="utf-8"))
+    tree = read_json(path)
     return {
         method: {
             kind: Leaks(**{**one, "examples": tuple(map(tuple, one["examples"]))})
@@ -170,7 +169,7 @@ def read_leaks(folder: Path) -> dict[str, dict[str, Leaks]]:
 def teaching_leaks(folder: Path) -> dict[str, Leaks]:
     """What stage `teach` found: near-copies among its own queries and texts were dropped."""
     path = folder / FOUND
-    tree = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    tree = read_json(path) if path.exists() else {}
     leaks: dict[str, Leaks] = {}
     for kind, report in tree.items():
         copies, templates = report.get("copies", 0), report.get("templates", 0)

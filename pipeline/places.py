@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from pipeline.rounds import Mode, Round, Rounds, read_rounds
 from pipeline.run import Run
 from pipeline.stage import read_manifest
 from ske.config import Config, found, read_yaml
+from ske.io import read_json
 
 TEACHING = ("design", "teach")
 """Stages of a taught method before its training; they are part of what its edit costs."""
@@ -82,7 +82,7 @@ def costs_of(run: Run, method: str) -> dict[str, Any]:
 def _costs(run: Run, method: str, mode: Mode, each: Round) -> dict[str, Any]:
     folder = edit_folder(run, method, mode, each.number)
     path = (folder.parent if is_taught(method) else folder) / "costs.json"
-    costs = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    costs = read_json(path) if path.exists() else {}
     if is_taught(method) and "seconds" in costs:
         inner = run.folder if mode == "batch" else round_folder(run, each.number)
         costs["seconds"] += sum(read_manifest(inner, name).get("seconds", 0) for name in TEACHING)

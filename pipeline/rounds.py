@@ -6,14 +6,13 @@ fact that don't know of each other; sequential rounds stand on all those before.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from pipeline.run import Run
 from ske.config import EditsConfig
-from ske.io import write_json
+from ske.io import read_json, write_json
 
 Mode = Literal["batch", "single", "sequential"]
 
@@ -70,5 +69,5 @@ def read_rounds(run: Run) -> Rounds:
     path = run.stage("facts") / "rounds.json"
     if not path.exists():
         return Rounds("batch", (Round(1, ()),))
-    told = json.loads(path.read_text(encoding="utf-8"))
+    told = read_json(path, ("mode", "rounds"))
     return _numbered(told["mode"], told["rounds"])

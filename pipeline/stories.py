@@ -19,7 +19,8 @@ from pipeline.facts import read_facts
 from pipeline.places import is_taught, round_folder
 from pipeline.run import Run
 from pipeline.trials import Trials, Tried
-from ske.trace import Event
+from ske.io import record_of, row_of
+from ske.trace import Event, Trace
 from ske.types import Fact, UserError
 
 AROUND = 240
@@ -129,12 +130,7 @@ def finished_design(run: Run) -> Design:
 
 def events(run: Run, containing: str | None = None) -> Iterator[Event]:
     """The events of the trace, one at a time; only lines with a text in them, if one is given."""
-    path = run.stage("design") / "trace.jsonl"
-    if path.exists():
-        with path.open(encoding="utf-8") as file:
-            for line in file:
-                if line.endswith("\n") and (containing is None or containing in line):
-                    yield Event.model_validate_json(line)
+    yield from Trace(run.stage("design") / "trace.jsonl").containing(containing)
 
 
 def chronicle(run: Run) -> Chronicle:
@@ -233,19 +229,19 @@ def _exams(run: Run, packs: dict[str, Pack], mark: str | None) -> dict[str, Exam
 def _by(path: Path, key: str, mark: str | None) -> dict[str, list[dict[str, Any]]]:
     """Rows grouped by a fact's id; token distributions are dropped at once, for they are large."""
     grouped: dict[str, list[dict[str, Any]]] = {}
-    for line in _lines(path, mark):
-        row = json.loads(line)
+    for number, line in _lines(path, mark):
+        row = row_of(line, path, number)
         row.pop("top_ids", None)
         row.pop("top_logprobs", None)
-        if row[key] is not None:
+        if row.get(key) is not None:
             grouped.setdefault(row[key], []).append(row)
     return grouped
 
 
 def _probes(path: Path, mark: str | None) -> dict[str, list[Probe]]:
     grouped: dict[str, dict[tuple[str, str, int], Probe]] = {}
-    for line in _lines(path, mark):
-        row = Row(**json.loads(line))
+    for number, line in _lines(path, mark):
+        row = record_of(row_of(line, path, number), path, Row, number)
         own = grouped.setdefault(row.case, {})
         wanted = " / ".join(aliases[0] for aliases in row.answers if aliases)
         probe = own.setdefault(
@@ -259,12 +255,12 @@ def _probes(path: Path, mark: str | None) -> dict[str, list[Probe]]:
     return {case: list(probes.values()) for case, probes in grouped.items()}
 
 
-def _lines(path: Path, mark: str | None) -> Iterator[str]:
+def _lines(path: Path, mark: str | None) -> Iterator[tuple[int, bytes]]:
     if path.exists():
-        with path.open(encoding="utf-8") as file:
-            for line in file:
-                if line.endswith("\n") and (mark is None or mark in line):
-                    yield line
+        with path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                if line.endswith(b"\n") and (mark is None or mark.encode() in line):
+                    yield number, line
 
 
 def around(system: str, fact: Fact) -> tuple[str, str, str]:

@@ -7,7 +7,6 @@ lm-evaluation-harness. Reads what the teacher asked; keeps what it samples under
 
 from __future__ import annotations
 
-import json
 import math
 import random
 from collections.abc import Sequence
@@ -24,7 +23,7 @@ from pipeline.freetext import without_subjects
 from pipeline.places import teach_folders
 from pipeline.run import Run
 from ske.config import found
-from ske.io import read_rows, write_json, write_rows
+from ske.io import read_json, read_records, read_rows, write_json, write_rows
 from ske.lm import LM
 from ske.texts import free_texts
 from ske.types import content_hash
@@ -102,7 +101,7 @@ def _texts(run: Run, folder: Path, count: int) -> list[str]:
         for taught in teach_folders(run)
         for row in read_rows(taught / "lessons.jsonl")
     }
-    texts: list[str] = json.loads(path.read_text(encoding="utf-8"))
+    texts: list[str] = read_json(path)
     return [text for text in without_subjects(texts, read_facts(run)) if text not in read]
 
 
@@ -154,4 +153,4 @@ def task_rows(run: Run, lm: LM, path: Path, method: str, dataset: str) -> list[S
             for solved in solve(lm, config.tasks, config.task_limit)
         ]
         write_rows(path, [row.model_dump(mode="json") for row in rows])
-    return [SkillRow(**row) for row in read_rows(path)]
+    return read_records(path, SkillRow)

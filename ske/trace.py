@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import Field
 
-from ske.io import append_rows
+from ske.io import append_rows, record_of, row_of
 from ske.lm import Message
 from ske.types import Frozen
 
@@ -54,11 +54,19 @@ class Trace:
 
     def events(self) -> Iterator[Event]:
         """What is written, one at a time (a trace can be large); a torn last line is left out."""
+        yield from self.containing(None)
+
+    def containing(self, text: str | None) -> Iterator[Event]:
+        """Only events with a text in their line, if one is given.
+
+        Raises:
+            UserError: a line is no event.
+        """
         if self.path.exists():
-            with self.path.open(encoding="utf-8", newline="\n") as file:
-                for line in file:
-                    if line.endswith("\n"):
-                        yield Event.model_validate_json(line)
+            with self.path.open("rb") as file:
+                for number, line in enumerate(file, 1):
+                    if line.endswith(b"\n") and (text is None or text.encode() in line):
+                        yield record_of(row_of(line, self.path, number), self.path, Event, number)
 
     def add(self, event: Event) -> None:
         """Write one event."""

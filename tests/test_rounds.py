@@ -417,3 +417,14 @@ def test_an_edit_that_is_gone_or_cut_is_made_again(tmp_path: Path, mode: str) ->
         assert json.loads((place / "costs.json").read_text())["bytes"] and load_edit(place)
     assert other.joinpath("key").stat().st_mtime_ns == kept
     assert run.execute("edit") == []
+
+
+def test_answers_behind_a_broken_line_are_asked_again(tmp_path: Path) -> None:
+    run = run_of(tmp_path, ("base", "prompt"), limit=2)
+    run.execute("ask")
+    rows, (path,) = run.stage("ask") / "rows.jsonl", run.stage("ask").glob("items/prompt-*.jsonl")
+    before, lines = rows.read_bytes(), path.read_bytes().split(b"\n")
+    path.write_bytes(b"\n".join([lines[0], b'{"item": ', *lines[2:]]))
+    (run.stage("ask") / "manifest.json").unlink()
+    assert run.execute("ask") == ["ask"]
+    assert (rows.read_bytes(), path.read_bytes().split(b"\n")) == (before, lines)
