@@ -224,19 +224,13 @@ def report(run_: Folder) -> None:
     """
     from pipeline import report as writing
     from pipeline import scoring
+    from pipeline.show import stale_notes
 
     this = _opened(run_, None)
     if not this.stage("ask").exists():
         raise UserError(f"{run_}: nothing was asked yet; first: ske run {run_}/config.yaml")
-    for item in this.plan():
-        if item.state == "stale" and item.stage.name not in ("score", "report"):
-            out_console.print(
-                escape(
-                    f"Note: {item.stage.name} was made with another configuration than "
-                    f"{run_}/config.yaml now has ({'; '.join(item.reasons[:2])})"
-                ),
-                highlight=False,
-            )
+    for note in stale_notes(this):
+        out_console.print(escape(note), highlight=False)
     with locked(this.folder):
         for module, name in ((scoring, "score"), (writing, "report")):
             folder = this.stage(name)

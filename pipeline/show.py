@@ -65,6 +65,21 @@ def plan_table(run: Run) -> Table:
     return drawn
 
 
+def stale_notes(run: Run) -> list[str]:
+    """What somebody should know who has a report made of answers that a run would make again."""
+    config = f"{run.folder}/config.yaml"
+    about = {
+        "configuration": f"was made with another configuration than {config} now has",
+        "damage": f"is not as it was made, but read as it is; to make it again: ske run {config}",
+        "another stage": "was made of what another stage would make again",
+    }
+    return [
+        f"Note: {item.stage.name} {about[item.cause]} ({'; '.join(item.reasons[:2])})"
+        for item in run.plan()
+        if item.cause is not None and item.stage.name not in ("score", "report")
+    ]
+
+
 def listing(title: str, rows: Sequence[tuple[str, str]]) -> Table:
     """Names with a line on each."""
     drawn = Table()

@@ -67,6 +67,8 @@ class Plan(NamedTuple):
     reasons: tuple[str, ...]
     """For a stale stage: what changed."""
     seconds: float | None
+    cause: Literal["configuration", "damage", "another stage"] | None = None
+    """For a stale stage: of which kind the reasons are."""
 
 
 def select(config: Config, path: str) -> Any:
@@ -155,13 +157,25 @@ def plan(stages: tuple[Stage, ...], config: Config, folder: Path) -> list[Plan]:
         if not manifest:
             item = Plan(stage, "to do", (), None)
         else:
-            reasons = waiting or _changes(manifest, ingredients(stage, config, folder))
-            reasons = reasons or tuple(_damage(stage, manifest, folder))
-            item = Plan(stage, "stale" if reasons else "done", reasons, manifest.get("seconds"))
+            item = _standing(stage, manifest, config, folder, waiting)
         if item.state != "done":
             unfinished.add(stage.name)
         plans.append(item)
     return plans
+
+
+def _standing(
+    stage: Stage, manifest: dict[str, Any], config: Config, folder: Path, waiting: tuple[str, ...]
+) -> Plan:
+    """Where a stage that was done stands now: the first kind of reason to run again, or none."""
+    seconds = manifest.get("seconds")
+    if waiting:
+        return Plan(stage, "stale", waiting, seconds, "another stage")
+    if changes := _changes(manifest, ingredients(stage, config, folder)):
+        return Plan(stage, "stale", changes, seconds, "configuration")
+    if damage := tuple(_damage(stage, manifest, folder)):
+        return Plan(stage, "stale", damage, seconds, "damage")
+    return Plan(stage, "done", (), seconds)
 
 
 def sound(stage: Stage, config: Config, folder: Path, other: Path) -> bool:

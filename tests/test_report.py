@@ -10,7 +10,9 @@ from minirun import EVIL, minirun, rows_of
 
 from pipeline import evidence, figures, published, report, sayings, scoring, sheets
 from pipeline.run import Run
-from ske.io import file_hash, write_rows
+from pipeline.show import stale_notes
+from pipeline.stage import ingredients
+from ske.io import file_hash, write_json, write_rows
 
 OUTSIDE = re.compile(r"""(?:src|href)\s*=\s*["']?\s*(?!data:|#)\S|url\(|@import""")
 
@@ -221,3 +223,27 @@ def test_published_figures_are_those_of_the_nearest_set() -> None:
     for published_figures in published.KNOWEDIT.values():
         assert {len(values) for values in published_figures.values()} == {len(published.METHODS)}
     assert "divergence" in (published.beside("convsent").knowedit or own.knowedit).caption
+
+
+def test_answers_that_were_altered_are_not_called_another_configuration_s(tmp_path: Path) -> None:
+    run = minirun(tmp_path / "run", ("base", "prompt"))
+    for stage in run.stages:
+        folder = run.stage(stage.name)
+        names = [path.name for path in folder.glob("*.jsonl")]
+        done = {
+            "ingredients": ingredients(stage, run.config, run.folder),
+            "outputs": dict.fromkeys(names, "0"),
+            "sizes": {name: (folder / name).stat().st_size for name in names},
+        }
+        write_json(folder / "manifest.json", done)
+    assert stale_notes(run) == []
+    rows = run.stage("ask") / "rows.jsonl"
+    rows.write_bytes(rows.read_bytes() + b"\n")
+    again = f"to make it again: ske run {run.folder}/config.yaml"
+    [note] = stale_notes(run)
+    assert note.startswith("Note: ask is not as it was made") and again in note
+    assert note.endswith("(rows.jsonl is not as the stage wrote it)")
+    model = run.config.model.model_copy(update={"path": "another"})
+    first, second = stale_notes(Run(run.config.model_copy(update={"model": model}), run.folder))
+    assert first.startswith("Note: edit was made with another configuration than ")
+    assert second == "Note: ask was made of what another stage would make again (edit runs again)"
