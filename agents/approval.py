@@ -108,6 +108,15 @@ def spoken(folder: Path, packs: Sequence[Pack], rejected: Sequence[Rejected]) ->
     return word
 
 
+def approved(folder: Path) -> bool:
+    """Whether a person's last word on a design was yes."""
+    try:
+        word = Approval.model_validate_json((folder / FILE).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValidationError, UnicodeDecodeError):
+        return False
+    return word.approved
+
+
 def refused(folder: Path) -> str:
     """The hash of the prompts that a person said no to; "" if there is no such word."""
     try:

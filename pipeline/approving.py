@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agents.approval import say
+from agents.approval import approved, say
 from pipeline.labels import counted
 from pipeline.places import whole_run
 from pipeline.run import Run
@@ -35,13 +35,13 @@ def answer(run: Run, approve: bool, reject: str | None) -> str:
     if reject is not None and not reject.strip():
         raise UserError("--reject '': say why, e.g. --reject 'the footer is missing'")
     check_designed(run)
+    if read_manifest(run.folder, "design"):
+        raise _done(run, f"{again} --stage {stage} --set design.approve=true")
     if not run.config.design.approve:
         raise UserError(
             f"{run.folder}: design.approve is false, so no prompts wait for approval; "
             f"with it: {again} --stage {stage} --set design.approve=true"
         )
-    if read_manifest(run.folder, "design"):
-        raise UserError(f"{run.folder}: the design is done, its prompts were approved before")
     with locked(run.folder):
         count = say(run.stage("design"), approve, (reject or "").strip())
     prompts = counted(count, "prompt")
@@ -51,4 +51,17 @@ def answer(run: Run, approve: bool, reject: str | None) -> str:
         f"Rejected {prompts}. The agents go on with the reason and propose others: {again} "
         f"--stage {stage}\nOr change the design, which starts afresh, e.g. with: "
         "--set design.max_facts=32"
+    )
+
+
+def _done(run: Run, again: str) -> UserError:
+    """Why no prompts of a finished design wait: it goes on from the end, and asks nobody."""
+    if approved(run.stage("design")):
+        return UserError(f"{run.folder}: the design is done, its prompts were approved before")
+    whole, gone = whole_run(run.folder), [run.stage("design")]
+    if whole != run.folder:
+        gone.append(whole / "stages" / "train" / "manifest.json")
+    return UserError(
+        f"{run.folder}: the design is done, and nobody was to approve its prompts; to be asked, "
+        f"have it made again: delete {' and '.join(map(str, gone))}, then: {again}"
     )

@@ -171,8 +171,17 @@ class _Task(NamedTuple):
         if not mark.exists() or not (self.place / "edit.json").exists():
             return False
         same, _, sizes = mark.read_text(encoding="utf-8").partition("\n")
-        # Of an edit that was made before sizes were written down, none is known.
-        return same == key and not any(unlike(self.place, json.loads(sizes or "{}")))
+        if same != key:
+            return False
+        if not sizes:  # It was made before they were written down, and counts as it is found.
+            self.mark(key)
+        return not any(unlike(self.place, json.loads(sizes or "{}")))
+
+    def mark(self, key: str) -> None:
+        """Write down what it was made from and how large its files are; the last thing done."""
+        mark = self.place / MARK
+        mark.unlink(missing_ok=True)
+        write_text(mark, f"{key}\n{json.dumps(sizes_of(self.place, [self.place]))}")
 
 
 def _make_alone(run: Run, method: str, tasks: Sequence[_Task]) -> None:
@@ -217,9 +226,7 @@ def _finish(run: Run, task: _Task, key: str, ledger: Ledger, costs: dict[str, An
     shutil.rmtree(task.place / WORK, ignore_errors=True)
     costs |= {"bytes": size_of(task.place), "tokens": ledger.tokens(run.lm.tokenizer)}
     write_json(task.place / "costs.json", costs)
-    mark = task.place / MARK
-    mark.unlink(missing_ok=True)
-    write_text(mark, f"{key}\n{json.dumps(sizes_of(task.place, [task.place]))}")
+    task.mark(key)
 
 
 def hash_of(place: Path) -> str:

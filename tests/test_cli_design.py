@@ -90,6 +90,12 @@ def test_without_approval_the_same_design_goes_on(ske, config: Path, tmp_path: P
     assert "Nothing to do" in design(ske, config, "design.approve=true").out
     early = ske("inspect", tmp_path / "runs/some", "--approve")
     assert early.code == 2
+    assert "nobody was to approve" in early.err and "approved before" not in early.err
+    # What it says to do ends with prompts that can be approved.
+    shutil.rmtree(tmp_path / "runs/some/stages/design")
+    waits = ske("run", "runs/some/config.yaml", "--stage", "design", "--set", "design.approve=true")
+    assert "prompts wait for your approval" in waits.err
+    assert ske("inspect", tmp_path / "runs/some", "--approve").code == 0
 
 
 def test_an_approval_of_another_run_is_refused(ske, config: Path, tmp_path: Path) -> None:

@@ -419,6 +419,18 @@ def test_an_edit_that_is_gone_or_cut_is_made_again(tmp_path: Path, mode: str) ->
     assert run.execute("edit") == []
 
 
+def test_an_edit_of_before_sizes_were_written_counts_as_it_is_found(tmp_path: Path) -> None:
+    run = run_of(tmp_path, ("base", "ft_m"), limit=2)
+    run.execute("edit")
+    place, manifest = edit_folder(run, "ft_m"), run.stage("edit") / "manifest.json"
+    mark, saved = place / "key", (place / "edit.json").stat().st_mtime_ns
+    text = mark.read_text()
+    mark.write_text(text.split("\n")[0])
+    manifest.unlink()
+    assert run.execute("edit") == ["edit"]
+    assert (place / "edit.json").stat().st_mtime_ns == saved and mark.read_text() == text
+
+
 def test_answers_behind_a_broken_line_are_asked_again(tmp_path: Path) -> None:
     run = run_of(tmp_path, ("base", "prompt"), limit=2)
     run.execute("ask")
