@@ -124,7 +124,21 @@ def run(run: Run, folder: Path) -> list[Path]:
         places += made
     write_json(folder / "edits.json", summary)
     write_leaks(folder, leaks)
+    _forget_student(run)
     return places
+
+
+def _forget_student(run: Run) -> None:
+    """Remove the checkpoint that an earlier configuration trained, if this one trains none."""
+    student = run.folder / "student"
+    if student.exists() and not any(map(is_taught, run.config.methods)):
+        shutil.rmtree(student)
+        run.console.print(
+            "  student/ removed: an earlier configuration of this folder trained it, and none of "
+            f"{', '.join(run.config.methods)} is trained so; stages/train, which it came from, "
+            "stays, and is no part of this run",
+            highlight=False,
+        )
 
 
 class _Task(NamedTuple):

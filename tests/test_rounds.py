@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from collections.abc import Sequence
@@ -440,3 +441,16 @@ def test_answers_behind_a_broken_line_are_asked_again(tmp_path: Path) -> None:
     (run.stage("ask") / "manifest.json").unlink()
     assert run.execute("ask") == ["ask"]
     assert (rows.read_bytes(), path.read_bytes().split(b"\n")) == (before, lines)
+
+
+def test_the_student_of_an_earlier_configuration_goes_and_that_is_said(tmp_path: Path) -> None:
+    run = run_of(tmp_path, ("base", "prompt"), limit=2)
+    student, trained = run.folder / "student", run.stage("train")
+    for folder in (student, trained):
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text("{}")
+    told = io.StringIO()
+    run.console = Console(file=told, width=400)
+    run.execute("edit")
+    assert not student.exists() and trained.exists()
+    assert "student/ removed" in told.getvalue() and "base, prompt" in told.getvalue()
