@@ -16,6 +16,7 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from ske.backends.render import Renderer
+from ske.explaining import booleans, reason
 from ske.lm import LM, Chat, Scored
 from ske.types import Fact, Frozen, NeedsWeights, UserError
 
@@ -193,11 +194,14 @@ def weights_of(lm: LM, method: str) -> HasWeights:
 
 def options_of(schema: type[Frozen], options: dict[str, Any], method: str) -> Any:
     """Check a method's options; unknown keys and bad values are the user's mistakes."""
+    if wrong := list(booleans(schema, options)):
+        told = (f"options.{method}.{key} = {v}: Input should be a number" for key, v in wrong)
+        raise UserError("\n".join(told))
     try:
         return schema.model_validate(options)
     except ValidationError as error:
         lines = [
-            f"options.{method}.{'.'.join(map(str, e['loc']))} = {e['input']!r}: {e['msg']}; "
+            f"options.{method}.{'.'.join(map(str, e['loc']))} = {e['input']!r}: {reason(e)}; "
             f"known options: {', '.join(schema.model_fields)}"
             for e in error.errors()
         ]

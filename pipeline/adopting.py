@@ -23,14 +23,26 @@ def runs_below(folders: Sequence[Path]) -> list[Path]:
     """The run folders that these are, or that lie in them.
 
     Raises:
-        UserError: one of them is no folder.
+        UserError: one of them is no folder, or there is no run in it.
     """
+    found: list[Path] = []
     for folder in folders:
         if not folder.is_dir():
             raise UserError(
                 f"--from {str(folder)!r}: no such folder; give a run, or a folder of runs"
             )
-    return list(dict.fromkeys(run for folder in folders for run in _runs(folder, DEPTH)))
+        if not (own := runs_in(folder)):
+            raise UserError(
+                f"--from {str(folder)!r}: there is no run in it, nor up to {DEPTH} folders below; "
+                "give a run, or a folder of runs"
+            )
+        found += own
+    return list(dict.fromkeys(found))
+
+
+def runs_in(folder: Path) -> list[Path]:
+    """The run that a folder is, or those that lie in it; none if it is not there."""
+    return list(_runs(folder, DEPTH)) if folder.is_dir() else []
 
 
 def _runs(folder: Path, depth: int) -> Iterator[Path]:

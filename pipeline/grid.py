@@ -15,7 +15,7 @@ from pydantic import Field, ValidationError
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.adopting import runs_below
+from pipeline.adopting import runs_in
 from pipeline.run import Run
 from ske.config import found, load
 from ske.types import Frozen, UserError
@@ -50,13 +50,13 @@ class Cell(NamedTuple):
     def command(self) -> list[str]:
         """What makes this run, or goes on with it."""
         sets = [part for override in self.overrides for part in ("--set", override)]
-        shared = ["--from", str(self.out)] if self.out.is_dir() else []
+        shared = ["--from", str(self.out)] if runs_in(self.out) else []
         return ["ske", "run", str(self.config), *sets, *shared, "--out", str(self.folder)]
 
     def run(self) -> Run:
         """The run; of files, its configuration alone is read."""
         run = Run(load(self.config, list(self.overrides)), self.folder)
-        run.others = tuple(runs_below([self.out])) if self.out.is_dir() else ()
+        run.others = tuple(runs_in(self.out))
         return run
 
 

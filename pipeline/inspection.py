@@ -187,7 +187,7 @@ def unknown(run: Run, fact_id: str) -> UserError:
     """Names close ids, and how to see all."""
     ids = [found.id for found in read_facts(run)]
     close = difflib.get_close_matches(fact_id, ids, n=MOST_IDS, cutoff=0.5)
-    hint = f"did you mean {', '.join(close)}?" if close else f"they are like {', '.join(ids[:3])}"
+    hint = f"did you mean {', '.join(close)}?" if close else f"they are like {', '.join(ids[:3])}."
     return UserError(
         f"--fact {fact_id!r}: no such fact among the {len(ids)} of this run; {hint} "
         f"All are in {run.stage('facts')}/facts.jsonl, or: ske inspect {run.folder} --html"

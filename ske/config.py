@@ -15,6 +15,7 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from ske.endpoints import EndpointConfig, TeacherServer
+from ske.explaining import booleans, reason
 from ske.teaching import TeachConfig
 from ske.training import Count, NotNegativeInt, Positive, StudentOptions
 from ske.types import Frozen, UserError
@@ -262,6 +263,9 @@ def load(path: Path, overrides: list[str] | None = None) -> Config:
 
 def parse(tree: dict[str, Any], source: str) -> Config:
     """Check a tree of plain values; `source` is what messages call it."""
+    if wrong := list(booleans(Config, tree)):
+        told = (f"{source}: {key} = {value}: Input should be a number" for key, value in wrong)
+        raise UserError("\n".join(told))
     try:
         config = Config.model_validate(tree)
     except ValidationError as error:
@@ -341,7 +345,7 @@ def _explain(source: str, error: dict[str, Any]) -> str:
         return f"{source}: {place + ': ' if place else ''}{error['msg']}"
     if _may_hold_a_key(error):
         return f"{source}: {place}: {error['msg']}"
-    return f"{source}: {place} = {error['input']!r}: {error['msg']}"
+    return f"{source}: {place} = {error['input']!r}: {reason(error)}"
 
 
 def _may_hold_a_key(error: dict[str, Any]) -> bool:

@@ -89,6 +89,9 @@ def test_runs_are_found_at_a_folder_and_below_it(tmp_path: Path) -> None:
     assert runs_below([tmp_path / "grid", tmp_path / "a"]) == runs[::-1]
     with pytest.raises(UserError, match=r"--from .*nowhere.*: no such folder"):
         runs_below([tmp_path / "nowhere"])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=r"--from .*empty.*: there is no run in it"):
+        runs_below([tmp_path / "a", tmp_path / "empty"])
 
 
 def test_the_stages_that_ask_or_train_a_model_are_those_that_are_taken() -> None:

@@ -138,3 +138,11 @@ def test_ray_says_which_run_failed_and_makes_the_others(tmp_path: Path) -> None:
     assert result.returncode == 1
     assert f"failed: {cells(path)[0].folder}" in result.stdout
     assert (cells(path)[1].folder / "results.csv").exists()
+
+
+def test_a_folder_without_runs_is_not_named_as_one_to_take_from(tmp_path: Path) -> None:
+    one = cell(grid(tmp_path, out=str(tmp_path / "out")), 0)
+    (tmp_path / "out").mkdir()
+    assert "--from" not in one.command() and one.run().others == ()
+    (tmp_path / "out" / "other" / "stages").mkdir(parents=True)
+    assert "--from" in one.command() and one.run().others == (tmp_path / "out" / "other",)

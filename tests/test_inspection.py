@@ -46,7 +46,9 @@ def test_one_fact_is_followed_from_prompt_to_score(run: Run) -> None:
 def test_an_unknown_fact_names_near_ones(run: Run) -> None:
     with pytest.raises(UserError, match=r"'world-001'.*did you mean world-0001"):
         inspection.fact(run, "world-001")
-    with pytest.raises(UserError, match=r"they are like world-0000.*facts\.jsonl"):
+    with pytest.raises(
+        UserError, match=r"they are like world-0000, [^.]*\. All are in .*facts\.jsonl"
+    ):
         inspection.fact(run, "zzz")
 
 
