@@ -73,11 +73,15 @@ def stale_notes(run: Run) -> list[str]:
         "damage": f"is not as it was made, but read as it is; to make it again: ske run {config}",
         "another stage": "was made of what another stage would make again",
     }
-    return [
-        f"Note: {item.stage.name} {about[item.cause]} ({'; '.join(item.reasons[:2])})"
-        for item in run.plan()
-        if item.cause is not None and item.stage.name not in ("score", "report")
-    ]
+    notes: list[str] = []
+    for item in run.plan():
+        if item.cause is None or item.stage.name in ("score", "report"):
+            continue
+        # What follows from a stage that was told of goes without saying.
+        if item.cause != "another stage" or not notes:
+            why = "; ".join(item.reasons[:2])
+            notes.append(f"Note: {item.stage.name} {about[item.cause]} ({why})")
+    return notes
 
 
 def listing(title: str, rows: Sequence[tuple[str, str]]) -> Table:

@@ -244,6 +244,8 @@ def test_answers_that_were_altered_are_not_called_another_configuration_s(tmp_pa
     assert note.startswith("Note: ask is not as it was made") and again in note
     assert note.endswith("(rows.jsonl is not as the stage wrote it)")
     model = run.config.model.model_copy(update={"path": "another"})
-    first, second = stale_notes(Run(run.config.model_copy(update={"model": model}), run.folder))
-    assert first.startswith("Note: edit was made with another configuration than ")
-    assert second == "Note: ask was made of what another stage would make again (edit runs again)"
+    [note] = stale_notes(Run(run.config.model_copy(update={"model": model}), run.folder))
+    assert note.startswith("Note: edit was made with another configuration than ")
+    (run.stage("edit") / "manifest.json").unlink()
+    [note] = stale_notes(run)
+    assert note == "Note: ask was made of what another stage would make again (edit runs again)"
