@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
 from collections.abc import Sequence
@@ -398,59 +397,3 @@ def test_a_changed_mode_starts_over(tmp_path: Path) -> None:
     assert states["facts"].reasons == ("edits.mode: 'single' -> 'batch'",)
     assert "ask" in again.execute("score")
     assert {row["n"] for row in table(again, "results.csv", metric="capability", category="all")}
-
-
-@pytest.mark.parametrize("mode", ["batch", "single"])
-def test_an_edit_that_is_gone_or_cut_is_made_again(tmp_path: Path, mode: str) -> None:
-    run = run_of(tmp_path, ("base", "ft_m"), mode=mode, limit=2)
-    run.execute("edit")
-    place, other = edit_folder(run, "ft_m", mode, 1), edit_folder(run, "base", mode, 1)
-    kept, name = other.joinpath("key").stat().st_mtime_ns, place.relative_to(run.folder)
-    for damage, reason in (
-        (lambda: shutil.rmtree(place), f"{name} is gone"),
-        ((place / "edit.json").unlink, f"{name}/edit.json is gone"),
-        (lambda: (place / "costs.json").write_text('{"a'), f"{name}/costs.json is not as"),
-    ):
-        damage()
-        (told,) = next(item for item in run.plan() if item.stage.name == "edit").reasons
-        assert told.startswith(reason)
-        assert run.execute("edit") == ["edit"]
-        assert json.loads((place / "costs.json").read_text())["bytes"] and load_edit(place)
-    assert other.joinpath("key").stat().st_mtime_ns == kept
-    assert run.execute("edit") == []
-
-
-def test_an_edit_of_before_sizes_were_written_counts_as_it_is_found(tmp_path: Path) -> None:
-    run = run_of(tmp_path, ("base", "ft_m"), limit=2)
-    run.execute("edit")
-    place, manifest = edit_folder(run, "ft_m"), run.stage("edit") / "manifest.json"
-    mark, saved = place / "key", (place / "edit.json").stat().st_mtime_ns
-    text = mark.read_text()
-    mark.write_text(text.split("\n")[0])
-    manifest.unlink()
-    assert run.execute("edit") == ["edit"]
-    assert (place / "edit.json").stat().st_mtime_ns == saved and mark.read_text() == text
-
-
-def test_answers_behind_a_broken_line_are_asked_again(tmp_path: Path) -> None:
-    run = run_of(tmp_path, ("base", "prompt"), limit=2)
-    run.execute("ask")
-    rows, (path,) = run.stage("ask") / "rows.jsonl", run.stage("ask").glob("items/prompt-*.jsonl")
-    before, lines = rows.read_bytes(), path.read_bytes().split(b"\n")
-    path.write_bytes(b"\n".join([lines[0], b'{"item": ', *lines[2:]]))
-    (run.stage("ask") / "manifest.json").unlink()
-    assert run.execute("ask") == ["ask"]
-    assert (rows.read_bytes(), path.read_bytes().split(b"\n")) == (before, lines)
-
-
-def test_the_student_of_an_earlier_configuration_goes_and_that_is_said(tmp_path: Path) -> None:
-    run = run_of(tmp_path, ("base", "prompt"), limit=2)
-    student, trained = run.folder / "student", run.stage("train")
-    for folder in (student, trained):
-        folder.mkdir(parents=True)
-        (folder / "config.json").write_text("{}")
-    told = io.StringIO()
-    run.console = Console(file=told, width=400)
-    run.execute("edit")
-    assert not student.exists() and trained.exists()
-    assert "student/ removed" in told.getvalue() and "base, prompt" in told.getvalue()

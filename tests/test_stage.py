@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -199,33 +198,6 @@ def test_what_was_removed_from_the_run_folder_is_made_again(tmp_path: Path) -> N
     (tmp_path / "results.csv").unlink()
     report = states(run, stages)["report"]
     assert (report.state, report.reasons) == ("stale", ("results.csv is gone",))
-
-
-def test_what_a_stage_left_elsewhere_is_made_again_if_it_is_gone_or_cut(tmp_path: Path) -> None:
-    run = toy(tmp_path)
-    run_all(run)
-    table, one = tmp_path / "table.csv", tmp_path / "figures" / "one.png"
-    for damage, reason in (
-        (lambda: table.write_text("garbage"), "table.csv is not as the stage wrote it"),
-        (one.unlink, "figures/one.png is gone"),
-        (lambda: shutil.rmtree(one.parent), "figures is gone"),
-    ):
-        damage()
-        assert [plan.state for plan in states(run).values()] == [*["done"] * 3, "stale"]
-        assert states(run)["report"].reasons == (reason,)
-        assert run_all(run) == ["report"]
-        assert table.read_text() != "garbage" and one.exists()
-
-
-def test_a_manifest_of_before_says_nothing_of_what_lies_elsewhere(tmp_path: Path) -> None:
-    run = toy(tmp_path)
-    run_all(run)
-    path = tmp_path / "stages" / "report" / "manifest.json"
-    manifest = json.loads(path.read_text())
-    del manifest["left"]
-    path.write_text(json.dumps(manifest))
-    shutil.rmtree(tmp_path / "figures")
-    assert state(run) == ["done"] * 4
 
 
 # -- what a stage depends on ------------------------------------------------------------------
