@@ -14,6 +14,7 @@ from toystages import run_all, states, toy
 
 from methods.table import load_edit
 from pipeline.places import edit_folder
+from pipeline.rounds import Mode
 
 
 def test_what_a_stage_left_elsewhere_is_made_again_if_it_is_gone_or_cut(tmp_path: Path) -> None:
@@ -44,7 +45,7 @@ def test_a_manifest_of_before_says_nothing_of_what_lies_elsewhere(tmp_path: Path
 
 
 @pytest.mark.parametrize("mode", ["batch", "single"])
-def test_an_edit_that_is_gone_or_cut_is_made_again(tmp_path: Path, mode: str) -> None:
+def test_an_edit_that_is_gone_or_cut_is_made_again(tmp_path: Path, mode: Mode) -> None:
     run = run_of(tmp_path, ("base", "ft_m"), mode=mode, limit=2)
     run.execute("edit")
     place, other = edit_folder(run, "ft_m", mode, 1), edit_folder(run, "base", mode, 1)
