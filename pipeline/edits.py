@@ -27,7 +27,8 @@ from pipeline.places import edit_folder, edit_folders, is_taught, options_for
 from pipeline.practice import workshop
 from pipeline.rounds import read_rounds
 from pipeline.run import Run
-from pipeline.stage import files_of, sizes_of, unlike, weights_key
+from pipeline.sizes import sizes_of, unlike
+from pipeline.stage import files_of, weights_key
 from pipeline.teacher import guard_of
 from ske import processes
 from ske.io import file_hash, read_json, read_records, write_json, write_text
