@@ -110,6 +110,9 @@ class RenderedTrainer(SDFTTrainer):
         tokenizer.pad_token_id = pad_id(holder)
         super().__init__(processing_class=tokenizer, **settings)
         self.teacher_context_builder = SystemMessage(self)
+        # TRL lists the tokenizer's end token, also where it has none: None, which no tensor holds.
+        self.eos_token_ids = [token for token in self.eos_token_ids if token is not None]
+        self.generation_config.eos_token_id = self.eos_token_ids or None
 
     def _tokenize_prompts(self, prompts: list[Chat]) -> list[list[int]]:
         return [self.renderer.prompt_ids(chat) for chat in prompts]

@@ -148,6 +148,17 @@ def test_sdft_draws_the_student_to_the_teacher() -> None:
         assert likely(after) > before + 1
 
 
+def test_sdft_takes_a_model_without_an_end_token() -> None:
+    lm = tiny.lm("gpt2")
+    lm.tokenizer.eos_token = None
+    assert lm.model.generation_config is not None
+    lm.model.generation_config.eos_token_id = lm.model.config.eos_token_id = None
+    endless = LocalLM(lm.model, lm.tokenizer)
+    assert endless.renderer.end_id is None
+    options = {"epochs": 1, "min_steps": 1, "max_new_tokens": 3}
+    assert Sdft(options, Workshop()).edit(endless, tiny.FACTS).deltas
+
+
 def test_sdft_needs_adapters() -> None:
     with pytest.raises(UserError, match="tuning: lora"):
         Sdft({"tuning": "full"}, Workshop())
