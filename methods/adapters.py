@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch.distributed.tensor import DTensor
 from transformers.modeling_utils import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from methods.arch import check_layers
 from methods.delta import LowRank
 from ske.training import LowRankOptions
 from ske.types import UserError
@@ -36,27 +38,37 @@ def places(options: LowRankOptions, model: PreTrainedModel) -> dict[str, Any]:
         UserError: the model has no such modules or layers.
     """
     wanted = options.target_modules
-    there = {
-        name.rpartition(".")[2]
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear | Conv1D) and module is not model.get_output_embeddings()
-    }
-    if wanted != "all-linear" and (unknown := sorted(set(wanted) - there)):
-        raise UserError(
-            f"target_modules: {', '.join(unknown)}: the model has no linear map of this name; "
-            f"it has {', '.join(sorted(there))}"
-        )
-    depth = model.config.get_text_config().num_hidden_layers
-    for layer in options.layers or ():
-        if layer >= depth:
-            raise UserError(f"layers: {layer} is not there; the model has 0 to {depth - 1}")
+    check_modules(wanted, model)
+    check_layers(options.layers or (), model.config.get_text_config().num_hidden_layers)
     if options.layers is not None and wanted == "all-linear":
-        wanted = sorted(there)  # peft takes layers only beside names
+        wanted = linear_names(model)  # peft takes layers only beside names
     return {
         "target_modules": wanted if wanted == "all-linear" else list(wanted),
         "layers_to_transform": None if options.layers is None else list(options.layers),
         "task_type": "CAUSAL_LM",
     }
+
+
+def check_modules(wanted: str | Sequence[str], model: PreTrainedModel) -> None:
+    """Raises UserError on the name of a linear map that the model does not have."""
+    there = linear_names(model)
+    if wanted != "all-linear" and (unknown := sorted(set(wanted) - set(there))):
+        raise UserError(
+            f"target_modules: {', '.join(unknown)}: the model has no linear map of this name; "
+            f"it has {', '.join(there)}"
+        )
+
+
+def linear_names(model: PreTrainedModel) -> list[str]:
+    """What a model calls its linear maps, each name once; without the head."""
+    return sorted(
+        {
+            name.rpartition(".")[2]
+            for name, module in model.named_modules()
+            if isinstance(module, nn.Linear | Conv1D)
+            and module is not model.get_output_embeddings()
+        }
+    )
 
 
 def low_rank_deltas(model: PeftModel) -> dict[str, LowRank | torch.Tensor]:

@@ -6,7 +6,7 @@ Found from the modules' structure and shapes, so that an architecture nobody tho
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
 import torch
@@ -105,10 +105,15 @@ def chosen_layers(
     """
     depth = len(decoder.layers)
     numbers = layers or tuple(range(_at(first, depth), _at(last, depth) + 1))
-    for number in numbers:
-        if not 0 <= number < depth:
-            raise UserError(f"layers: {number} is not there; the model has 0 to {depth - 1}")
+    check_layers(numbers, depth)
     return [decoder.layers[number] for number in sorted(set(numbers))]
+
+
+def check_layers(layers: Sequence[int], depth: int) -> None:
+    """Raises UserError on a layer that a model of this depth does not have."""
+    for number in layers:
+        if not 0 <= number < depth:
+            raise UserError(f"layers: {number} is not there; the model has layers 0 to {depth - 1}")
 
 
 def projections(model: PreTrainedModel, targets: Targets) -> list[Projection]:

@@ -80,6 +80,15 @@ class EditsAlone(Protocol):
         ...
 
 
+@runtime_checkable
+class Practises(Protocol):
+    """An editor that cannot do without solved examples."""
+
+    def check_practice(self, practice: Sequence[Practice]) -> None:
+        """Raises UserError if these are of no use to it."""
+        ...
+
+
 REHEARSED = "rehearsed"
 """The kind of lessons that earlier rounds of a sequential run had, too."""
 

@@ -77,17 +77,28 @@ def counts(total: int) -> dict[str, int]:
     return each
 
 
+_OTHERS = (
+    "set practice.path to a data set with other subjects, paraphrases and unrelated questions "
+    "(`ske datasets` lists the forms), set options.ike.demonstrations: 0, or leave ike out of "
+    "`methods`"
+)
+
+
 def require_kinds(practice: Sequence[Practice]) -> None:
     """Raises UserError if the practice cannot give each kind of demonstration."""
     if not practice:
         raise UserError(
-            "practice: every example mentions an edited subject; give some about others"
+            f"method 'ike': practice: every example mentions an edited subject; {_OTHERS}"
         )
     if not any(example.paraphrases for example in practice):
-        raise UserError(f"practice: none of the {len(practice)} examples has paraphrases; add some")
+        raise UserError(
+            f"method 'ike': practice: none of the {len(practice)} examples has paraphrases; "
+            f"{_OTHERS}"
+        )
     if not any(example.unrelated for example in practice):
         raise UserError(
-            f"practice: none of the {len(practice)} examples has unrelated pairs; add some"
+            f"method 'ike': practice: none of the {len(practice)} examples has unrelated pairs; "
+            f"{_OTHERS}"
         )
 
 

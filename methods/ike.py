@@ -172,6 +172,11 @@ class Ike:
 
         return IkeEdit(made(self._fitting(lm, facts, made)))
 
+    def check_practice(self, practice: Sequence[Practice]) -> None:
+        """Raises UserError if not all kinds of demonstrations can be shown with these."""
+        if self.options.demonstrations:
+            require_kinds(practice)
+
     def _practice(self, facts: Sequence[Fact]) -> list[Practice]:
         if self.options.demonstrations == 0:
             return []

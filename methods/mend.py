@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from methods.arch import Projection
-from methods.base import HasWeights, Workshop, options_of, weights_of
+from methods.base import HasWeights, Practice, Workshop, options_of, weights_of
 from methods.delta import DeltaEdit, LowRank
 from methods.fingerprint import fingerprint
 from methods.mend_factors import (
@@ -30,7 +30,7 @@ from methods.mend_factors import (
     mlp_matrices,
 )
 from methods.mend_state import load_transforms, save_transforms
-from methods.mend_training import MendOptions, Trainer, drills, row, together
+from methods.mend_training import MendOptions, Trainer, drills, require_unrelated, row, together
 from methods.mend_transform import Transforms, informative
 from ske.backends.render import Renderer
 from ske.lm import LM, ask
@@ -48,6 +48,10 @@ class Mend:
         self.options: MendOptions = options_of(MendOptions, options, "mend")
         self.workshop = workshop
         self._last: tuple[str, Renderer, Transforms] | None = None
+
+    def check_practice(self, practice: Sequence[Practice]) -> None:
+        """Raises UserError if nothing can be learned from these."""
+        require_unrelated(practice)
 
     def edit(self, lm: LM, facts: Sequence[Fact]) -> DeltaEdit:
         """Train the transform, unless it is in the cache, and transform the facts' gradients.

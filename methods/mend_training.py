@@ -107,19 +107,25 @@ def drills(holder: HasWeights, practice: Sequence[Practice]) -> list[Drill]:
     Raises:
         UserError: no practice, or none of it has unrelated prompts.
     """
+    require_unrelated(practice)
     made = []
     for item in practice:
         fact = row(holder, ask(item.fact.prompt), item.fact.target_new)
         said = [row(holder, ask(text), item.fact.target_new) for text in item.paraphrases]
         stay = [row(holder, ask(text), answer) for text, answer in item.unrelated]
         made.append(Drill(item.fact.subject, fact, tuple(said or [fact]), tuple(stay)))
-    if not any(drill.unrelated for drill in made):
-        raise UserError(
-            f"mend: {len(made)} practice facts, none with unrelated prompts; MEND learns to edit "
-            "from solved examples: give facts that are not to be edited, with other wordings and "
-            "with (prompt, answer) pairs that must stay (methods.base.Practice)"
-        )
     return made
+
+
+def require_unrelated(practice: Sequence[Practice]) -> None:
+    """Raises UserError unless the practice says, for some fact, what an edit must leave alone."""
+    if not any(item.unrelated for item in practice):
+        raise UserError(
+            f"method 'mend': {len(practice)} practice facts, none with unrelated prompts; it "
+            "learns to edit from solved examples that are not to be edited, with other wordings "
+            "and with prompts whose answers must stay. Set practice.path to a data set that has "
+            "them (`ske datasets` lists the forms), or leave mend out of `methods`"
+        )
 
 
 def split(made: Sequence[Drill], share: float) -> tuple[list[Drill], list[Drill]]:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
-from typing import Any
+from typing import Any, get_type_hints
 
 from methods.base import REHEARSED, Editor, Lesson, Workshop, options_of, weights_of
 from methods.delta import DeltaEdit
@@ -38,7 +38,7 @@ class Student:
         self.options: StudentOptions = options_of(StudentOptions, options, "ske")
         lessons = workshop.lessons
         self.workshop = replace(workshop, lessons=lessons and cache(lessons))
-        self._start = self._starter()
+        self.start = self._starter()
 
     def edit(self, lm: LM, facts: Sequence[Fact]) -> DeltaEdit:
         """Train on the teacher's lessons about these facts."""
@@ -62,20 +62,27 @@ class Student:
         if name in METHODS and METHODS[name].taught:
             raise UserError(f"train.start = {name!r}: the student cannot start from itself")
         aside = replace(self.workshop, folder=None)
-        return build(name, self.options.start_options, aside)
+        editor = build(name, self.options.start_options, aside)
+        made = get_type_hints(editor.edit)["return"]
+        if not (isinstance(made, type) and issubclass(made, DeltaEdit)):
+            raise self._no_start()
+        return editor
+
+    def _no_start(self) -> UserError:
+        return UserError(
+            f"train.start = {self.options.start!r}: it does not change weights by differences; "
+            "take one that does, e.g. memit, alphaedit or rome"
+        )
 
     @contextmanager
     def _started(self, lm: LM, facts: Sequence[Fact]) -> Iterator[DeltaEdit | None]:
         """The model with the edit that the student starts from, and that edit."""
-        if self._start is None:
+        if self.start is None:
             yield None
             return
-        first = self._start.edit(lm, facts)
+        first = self.start.edit(lm, facts)
         if not isinstance(first, DeltaEdit):
-            raise UserError(
-                f"train.start = {self.options.start!r}: it does not change weights by differences; "
-                "take one that does, e.g. memit, alphaedit or rome"
-            )
+            raise self._no_start()
         with first.applied(lm):
             yield first
 

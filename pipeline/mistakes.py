@@ -38,12 +38,14 @@ def check_options(config: Config) -> None:
     search_ready(config.design)  # What follows imports torch.
     from eval.harness import check
     from methods.base import Workshop
-    from methods.table import TAUGHT, build
+    from methods.table import METHODS, TAUGHT, build
     from pipeline.answering import ready
+    from pipeline.fitting import check_fit, check_practice
     from pipeline.places import options_for
     from prompts.layouts import layouts
 
     ready(config.model)
+    check_files(config)
     check_model(config.model)
     if unknown := set(config.design.layouts) - set(layouts()):
         raise UserError(
@@ -57,10 +59,25 @@ def check_options(config: Config) -> None:
     check(config.eval.tasks)
     if TAUGHT in config.options:
         raise UserError(f"options.{TAUGHT}: the student's options are the keys of `train`")
+    told = {name: options_for(config, name) for name in config.methods}
+    told |= {name: config.train.model_dump() for name in told if METHODS[name].taught}
     if config.train.start is not None:
-        build(TAUGHT, config.train.model_dump(), Workshop())
-    for name in config.methods:
-        build(name, options_for(config, name), Workshop())
+        told[TAUGHT] = config.train.model_dump()
+    editors = {name: build(name, options, Workshop()) for name, options in told.items()}
+    check_fit(config.model, editors)
+    check_practice(config, [editors[name] for name in config.methods])
+
+
+def check_files(config: Config) -> None:
+    """Raises UserError on a file that a key names and that is not there."""
+    for key, path, instead in (
+        ("data.path", config.data.path, "or leave it out and set data.name"),
+        ("practice.path", config.practice.path, "or leave it out for other cases of the data"),
+        ("texts.path", config.texts.path, "or leave it out and texts are sampled from the model"),
+    ):
+        if path is not None and not found(path).is_file():
+            what = "a folder" if found(path).is_dir() else "no such file"
+            raise UserError(f"{key} = {path!r}: {what}; give a file, {instead}")
 
 
 def check_model(model: ModelConfig) -> None:

@@ -45,19 +45,24 @@ def examples(run: Run, folder: Path) -> list[Practice]:
 
     solved = []
     for case in cases[: run.config.practice.limit]:
-        paraphrases = [probe.prompt for probe in case.paraphrase]
-        near = [probe for group in case.locality.values() for probe in group if probe.answers]
-        solved.append(
-            Practice(
-                fact=case.fact,
-                paraphrases=tuple(paraphrases[i] for i in clean(paraphrases)),
-                unrelated=tuple(
-                    (near[i].prompt, near[i].answers[0][0])
-                    for i in clean([probe.prompt for probe in near])
-                ),
-            )
-        )
+        whole = practice_of(case)
+        near, others = whole.unrelated, whole.paraphrases
+        kept = {
+            "paraphrases": tuple(others[i] for i in clean(others)),
+            "unrelated": tuple(near[i] for i in clean([prompt for prompt, _ in near])),
+        }
+        solved.append(whole.model_copy(update=kept))
     return solved
+
+
+def practice_of(case: Case) -> Practice:
+    """A case as a solved example."""
+    near = (probe for group in case.locality.values() for probe in group if probe.answers)
+    return Practice(
+        fact=case.fact,
+        paraphrases=tuple(probe.prompt for probe in case.paraphrase),
+        unrelated=tuple((probe.prompt, probe.answers[0][0]) for probe in near),
+    )
 
 
 def _other_cases(run: Run, folder: Path) -> list[Case]:
