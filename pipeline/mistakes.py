@@ -75,9 +75,10 @@ def check_files(config: Config) -> None:
         ("practice.path", config.practice.path, "or leave it out for other cases of the data"),
         ("texts.path", config.texts.path, "or leave it out and texts are sampled from the model"),
     ):
-        if path is not None and not found(path).is_file():
-            what = "a folder" if found(path).is_dir() else "no such file"
-            raise UserError(f"{key} = {path!r}: {what}; give a file, {instead}")
+        if path is None or (found(path).exists() and not found(path).is_dir()):
+            continue
+        what = "a folder" if found(path).is_dir() else "no such file"
+        raise UserError(f"{key} = {path!r}: {what}; give a file, {instead}")
 
 
 def check_model(model: ModelConfig) -> None:
