@@ -9,10 +9,10 @@ from agents.approval import FILE as APPROVAL
 from agents.records import CurveRow, Design, Rejected, Trial, Turns, curve_row
 from agents.state import State, lost_ids, packs_of, rejections
 from ske.io import write_json, write_text
-from ske.types import UserError
+from ske.types import Waits
 
 
-class NothingLeft(UserError):
+class NothingLeft(Waits):
     """Everything that could be proposed was rejected; the last prompts are still there."""
 
     def __init__(self, folder: Path, rejected: Sequence[Rejected], layouts: Sequence[str]) -> None:
@@ -26,7 +26,7 @@ class NothingLeft(UserError):
         )
 
 
-class NeedsApproval(UserError):
+class NeedsApproval(Waits):
     """The prompts are written and wait for a person: nothing is wrong, and nothing is lost."""
 
     def __init__(self, folder: Path, count: int) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from pipeline import aside
 from pipeline.stage import Stage, read_manifest, sound
 from ske.types import UserError
 
@@ -74,6 +75,7 @@ def _copy(stage: Stage, other: Path, folder: Path) -> None:
     for name in sorted({*stage.leaves, *(Path(name).parts[0] for name in left)} - {"stages"}):
         _place(other / name, folder / name)
     _place(other / "stages" / stage.name, folder / "stages" / stage.name)
+    aside.forget(folder / "stages" / stage.name)
 
 
 def _place(source: Path, target: Path) -> None:

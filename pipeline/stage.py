@@ -11,7 +11,6 @@ import functools
 import importlib
 import json
 import platform
-import shutil
 import subprocess
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,11 +20,12 @@ from typing import Any, Literal, NamedTuple
 
 from eval import taskfiles
 from eval.knowedit import test_file
+from pipeline import aside
 from pipeline.sizes import sizes_of, unlike
 from ske.config import Config, ModelConfig, found
 from ske.io import file_hash, write_json
 from ske.paths import PATHS, same_place
-from ske.types import content_hash
+from ske.types import UserError, Waits, content_hash
 
 State = Literal["done", "stale", "to do"]
 PACKAGES = ("torch", "transformers", "trl", "peft", "langgraph", "lm_eval")
@@ -241,19 +241,30 @@ def execute(stage: Stage, run: Any) -> None:
     """Run a stage and write its manifest.
 
     `run` has `config` and `folder`. What an earlier, interrupted attempt with the same key left is
-    kept for the stage to go on from; anything else is cleared first.
+    kept for the stage to go on from; anything else is put aside until the stage is done, and comes
+    back if it ends in a mistake of the user's.
     """
     folder = run.folder / "stages" / stage.name
     parts = ingredients(stage, run.config, run.folder)
     key = content_hash(parts)
-    mark = folder / "key"
-    if folder.exists() and (not mark.exists() or mark.read_text(encoding="utf-8") != key):
-        _clear(folder, stage)
+    before = aside.made_for(folder)
+    aside.make_way(folder, key)
+    manifest = read_manifest(run.folder, stage.name)
+    taken_back = before != key and manifest.get("key") == key
+    if taken_back and not any(_damage(stage, manifest, run.folder)):
+        aside.forget(folder)  # A kill had left this one aside; it is as good as new.
+        return
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "manifest.json").unlink(missing_ok=True)
-    mark.write_text(key, encoding="utf-8")
+    (folder / aside.MARK).write_text(key, encoding="utf-8")
     started = time.time()
-    left = follow(stage, run)
+    try:
+        left = follow(stage, run)
+    except Waits:
+        raise
+    except UserError:
+        aside.swap(folder)
+        raise
     outputs = _outputs(folder)
     write_json(
         folder / "manifest.json",
@@ -269,6 +280,7 @@ def execute(stage: Stage, run: Any) -> None:
             **provenance(),
         },
     )
+    aside.forget(folder)
 
 
 def follow(stage: Stage, run: Any) -> list[Path]:
@@ -287,14 +299,6 @@ def note_left(name: str, folder: Path, left: Iterable[Path]) -> None:
     if manifest := read_manifest(folder, name):
         path = folder / "stages" / name / "manifest.json"
         write_json(path, {**manifest, "left": sizes_of(folder, left)})
-
-
-def _clear(folder: Path, stage: Stage) -> None:
-    """Remove a stale stage's files; per-item caches with keys of their own stay."""
-    for path in folder.iterdir():
-        if path.name == "items":
-            continue
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _outputs(folder: Path) -> dict[str, str]:

@@ -43,6 +43,10 @@ class UserError(Exception):
     """
 
 
+class Waits(UserError):
+    """Nothing is wrong: what was done stays, and waits for the user to do something about it."""
+
+
 class MissingExtra(UserError):
     """Something optional is not installed or does not run here; the message says how to get it."""
 
