@@ -20,7 +20,7 @@ from pipeline.adopting import runs_below
 from pipeline.mistakes import check_methods, check_options, runnable
 from pipeline.run import Run
 from pipeline.stage import note_left
-from ske import processes
+from ske import interrupt, processes
 from ske.config import load
 from ske.io import locked, refuse_in_use
 from ske.types import UserError
@@ -367,6 +367,7 @@ def main() -> None:
     # What torch and transformers will rename some day is no news for who edits facts.
     warnings.filterwarnings("ignore", category=FutureWarning)
     processes.yielding()
+    interrupt.listen()
     try:
         app()  # Exits by itself: 0, 2 for a wrong command line, 130 for Ctrl-C.
     except UserError as error:

@@ -16,7 +16,7 @@ from methods.table import METHODS
 from pipeline.adopting import adopt
 from pipeline.stage import Plan, Stage, execute, follow, plan
 from pipeline.stages import stages_for
-from ske import processes
+from ske import interrupt, processes
 from ske.config import Config, resolved
 from ske.io import locked, write_text
 from ske.paths import placed
@@ -109,6 +109,7 @@ class Run:
                 bar.update(task, completed=done, total=total, note=note)
                 for watcher in self.watchers:
                     watcher()
+                interrupt.obey()
 
             yield update
 
@@ -126,6 +127,7 @@ class Run:
         with locked(self.folder):
             write_text(self.folder / "config.yaml", resolved(self.config))
             for number, stage in enumerate(self.stages):
+                interrupt.obey()
                 state = self.plan()[number]
                 if stage.name not in chosen or state.state == "done":
                     continue
@@ -139,6 +141,7 @@ class Run:
                 else:
                     execute(stage, self)
                 ran.append(stage.name)
+        interrupt.obey()
         return ran
 
     def _train_together(self, only: str | None) -> list[str]:
