@@ -101,7 +101,7 @@ def loss(lm: Any, change: torch.Tensor, one: Lesson) -> float:
     """Of a lesson's answer, with the change at its subject's last token."""
     place = subject_end(lm.renderer, one.chat, ADA.subject)
     block = decoder_of(lm.model).layers[0].block
-    with adding(block, torch.tensor([0]), torch.tensor([place]), change):
+    with adding(block, torch.tensor([0]), torch.tensor([place]), change, 1):
         (scored,) = lm.logprobs([Pair(one.chat, one.completion)])
     return -sum(scored.logprobs) / len(scored.logprobs)
 
