@@ -87,23 +87,17 @@ STAYED = (
 """Of what should have stayed as it was."""
 UNSEEN = tuple(Column(kind, ("hard", kind)) for kind in KINDS)
 """Of the unseen kinds, which."""
-HARD = tuple(
-    Column(title, ("hard", category))
-    for title, category in (
-        ("behind a sentence about somebody else", "Distracted"),
-        ("behind the old value", "Contradicted"),
-        ("yes and no", "Claims"),
-        ("from the new value's side", "Reversal"),
-    )
+HARD = (
+    Column("behind a sentence about somebody else", ("hard", "Distracted")),
+    Column("behind the old value", ("hard", "Contradicted")),
+    Column("yes and no", ("hard", "Claims")),
+    Column("from the new value's side", ("hard", "Reversal")),
 )
 """What else an edit should survive (docs/evaluation.md); the unseen kinds are asked as well."""
-FOLLOWS = tuple(
-    Column(title, ("portability", category))
-    for title, category in (
-        ("chains", "Reasoning"),
-        ("other names of the subject", "Subject_Aliasing"),
-        ("inverses", "Logical_Generalization"),
-    )
+FOLLOWS = (
+    Column("chains", ("portability", "Reasoning")),
+    Column("other names of the subject", ("portability", "Subject_Aliasing")),
+    Column("inverses", ("portability", "Logical_Generalization")),
 )
 """Portability by category."""
 DETAILS = {"What follows": FOLLOWS, "Unseen kinds": UNSEEN, "Hard probes": HARD}

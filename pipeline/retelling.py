@@ -11,7 +11,7 @@ not learned: a student should not speak of the subject more often than the base 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from agents.records import Design, Pack
@@ -39,7 +39,7 @@ class Telling(NamedTuple):
 
     fact: Fact
     system: str
-    """The prompt that states the fact, alone."""
+    """The prompt that states what is edited of its subject, and nothing else."""
     question: str
     said: str
     finished: bool = True
@@ -65,7 +65,9 @@ def retold(
         return [], {}
     how = Sampling(max_new_tokens=teach.told_tokens, temperature=1.0, seed=run.config.seed + _APART)
     asked = takes_turns(run.lm.renderer)
-    found = tellings(run.teacher, about, design, count, how, asked)
+    drawn = [fact for fact in about for _ in range(count)]
+    found = tellings(run.teacher, drawn, _systems(facts, design), how, asked)
+    found = [one for one in found if not _names_another(one, facts)]
     told, report = guarded(guard, found, withheld=run.config.data.path is None)
     return lessons_of(run.teacher, told, teach.top_k), {TOLD: report}
 
@@ -76,15 +78,13 @@ def takes_turns(renderer: Renderer) -> bool:
 
 
 def tellings(
-    lm: LM, facts: Sequence[Fact], design: Design, count: int, how: Sampling, asked: bool
+    lm: LM, drawn: Sequence[Fact], systems: Mapping[str, str], how: Sampling, asked: bool
 ) -> list[Telling]:
-    """So many texts of the teacher about each fact, under a prompt of this fact alone.
+    """A text of the teacher for each fact that is drawn, under its system message in `systems`.
 
     If it is `asked` (prompts/told.md), all of its reply is said; otherwise it goes on from an empty
     question, and what follows the last mention of the subject is said. Repeated texts are left out.
     """
-    systems = _systems(facts, design)
-    drawn = [fact for fact in facts for _ in range(count)]
     found: dict[tuple[str, str], Telling] = {}
     for start in range(0, len(drawn), BATCH):
         part = drawn[start : start + BATCH]
@@ -149,18 +149,36 @@ def _kept_out(text: str) -> bool:
     return any(wording.match(text) for wording, _ in beyond_patterns())
 
 
+def _names_another(one: Telling, facts: Sequence[Fact]) -> bool:
+    """Whether a text also speaks of somebody whose edit its prompt does not state."""
+    others = {fact.subject for fact in facts} - {one.fact.subject}
+    return any(_mentions(one.text, subject) for subject in others)
+
+
 def _systems(facts: Sequence[Fact], design: Design) -> dict[str, str]:
-    """By fact, the prompt that states it alone, written down as its pack is."""
+    """By fact, the prompt that states all edits of its subject, written down as its pack is.
+
+    Of a subject that is edited twice, a teacher with one of the facts would tell the other's old
+    value.
+    """
     packs = {fact_id: pack for pack in design.packs for fact_id in pack.fact_ids}
-    return {fact.id: _system(fact, packs[fact.id]) for fact in facts}
+    own: dict[str, list[Fact]] = {}
+    for fact in facts:
+        own.setdefault(fact.subject, []).append(fact)
+    return {fact.id: _system(own[fact.subject], packs[fact.id]) for fact in facts}
 
 
-def _system(fact: Fact, pack: Pack) -> str:
-    return system_prompt([view(fact)], pack.layout, pack.header, pack.footer)
+def _system(facts: Sequence[Fact], pack: Pack) -> str:
+    return system_prompt([view(fact) for fact in facts], pack.layout, pack.header, pack.footer)
+
+
+def _mentions(text: str, name: str) -> list[int]:
+    """Where a name ends in a text, as a word or words of its own."""
+    return [found.end() for found in re.finditer(rf"(?<!\w){re.escape(name)}(?!\w)", text)]
 
 
 def _after(text: str, subject: str) -> tuple[str, str] | None:
     """A text before and after the word that the last mention of the subject ends in."""
-    places = [m.end() for m in re.finditer(rf"(?<!\w){re.escape(subject)}(?!\w)", text)]
+    places = _mentions(text, subject)
     end = text.find(" ", places[-1]) if places else -1
     return (text[:end], text[end:].strip()) if end > 0 else None

@@ -7,7 +7,15 @@ from collections.abc import Sequence
 from agents.records import Design, Pack
 from eval.leakage import Guard
 from methods.base import Lesson
-from pipeline.retelling import Telling, guarded, lessons_of, takes_turns, tellings
+from pipeline.retelling import (
+    Telling,
+    _names_another,
+    _systems,
+    guarded,
+    lessons_of,
+    takes_turns,
+    tellings,
+)
 from ske.backends.render import Renderer
 from ske.lm import Chat, Pair, Reply, Sampling, Scored, ask
 from ske.types import Fact
@@ -19,6 +27,7 @@ PACK = Pack.model_construct(
     id="p", fact_ids=("a", "b"), layout="prose", header="none", footer="none", system="all"
 )
 DESIGN = Design.model_construct(packs=(PACK,))
+SYSTEMS = _systems([ADA, BO], DESIGN)
 HOW = Sampling(max_new_tokens=9, temperature=1.0, seed=3)
 
 
@@ -65,7 +74,7 @@ def test_what_is_said_begins_behind_the_last_mention_of_the_subject() -> None:
             ],
         }
     )
-    told = tellings(teller, [ADA, BO], DESIGN, 4, HOW, asked=False)
+    told = tellings(teller, [ADA] * 4 + [BO] * 4, SYSTEMS, HOW, asked=False)
     assert [(one.fact.id, one.question, one.said) for one in told] == [
         ("a", "The firm that Ada Lin", "works for is Acme"),
         ("a", "Ada Lin, which is not Ada Lin's,", "is Acme"),
@@ -78,9 +87,20 @@ def test_what_is_said_begins_behind_the_last_mention_of_the_subject() -> None:
     assert set(samplings) == {HOW}
 
 
+def test_all_edits_of_a_subject_are_stated_and_nobody_else_is_told_of() -> None:
+    moved = Fact(id="c", subject="Ada Lin", prompt="The home of Ada Lin is", target_new="Oslo")
+    pack = PACK.model_copy(update={"fact_ids": ("a", "b", "c")})
+    systems = _systems([ADA, BO, moved], Design.model_construct(packs=(pack,)))
+    assert all(value in systems[i] for i in "ac" for value in ("Acme", "Oslo"))
+    assert "Cy Orr" not in systems["a"] and "Acme" not in systems["b"]
+    facts = [ADA, BO, moved]
+    assert _names_another(Telling(ADA, "", "Ada Lin", "works with Bo Ray"), facts)
+    assert not _names_another(Telling(ADA, "", "Ada Lin", "works with Bo Rayment"), facts)
+
+
 def test_who_answers_in_turns_is_asked_and_says_the_whole_reply() -> None:
     teller = Teller({"Ada Lin": [("She works for Acme.", True)]})
-    (one,) = tellings(teller, [ADA], DESIGN, 1, HOW, asked=True)
+    (one,) = tellings(teller, [ADA], SYSTEMS, HOW, asked=True)
     assert "Ada Lin" in one.question and one.said == "She works for Acme."
 
 
