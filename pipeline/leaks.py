@@ -202,6 +202,7 @@ def leaks_of(stages: Path, taught: Sequence[str], rounds: bool) -> dict[str, dic
 DROPPED = {
     "queries": "teacher's queries",
     "free_text": "free text",
+    "behind": "questions behind a text",
     "told": "teacher's own texts",
 }
 """The texts among which stage `teach` leaves near-copies out."""

@@ -18,6 +18,7 @@ from agents.records import Design, Pack
 from eval.leakage import Guard, Report
 from methods.base import TOLD, Lesson, stored
 from pipeline.run import Run
+from pipeline.withheld import gives_away
 from prompts.layouts import system_prompt, view
 from prompts.loader import render
 from prompts.relations import relation_of
@@ -25,7 +26,6 @@ from ske.backends.render import Renderer
 from ske.lm import LM, Pair, Sampling, ask
 from ske.texts import BATCH
 from ske.types import Fact
-from world.questions import beyond_patterns
 
 USUALLY = 64
 """Texts about a fact; chosen on validation people (docs/log.md)."""
@@ -68,7 +68,7 @@ def retold(
     drawn = [fact for fact in about for _ in range(count)]
     found = tellings(run.teacher, drawn, _systems(facts, design), how, asked)
     found = [one for one in found if not _names_another(one, facts)]
-    told, report = guarded(guard, found, withheld=run.config.data.path is None)
+    told, report = guarded(guard, found, embedded=run.config.data.path is None)
     return lessons_of(run.teacher, told, teach.top_k), {TOLD: report}
 
 
@@ -122,31 +122,13 @@ def lessons_of(lm: LM, told: Sequence[Telling], top_k: int) -> list[dict[str, An
 
 
 def guarded(
-    guard: Guard, told: Sequence[Telling], withheld: bool = False
+    guard: Guard, told: Sequence[Telling], embedded: bool = False
 ) -> tuple[list[Telling], Report]:
-    """Without copies of probes, and without a probe's wording about another subject.
-
-    Nobody chose these wordings: a model that was trained on the probes' wordings would teach them.
-    `withheld`: nor is a chain told, in whatever wording, of a kind that the embedded world keeps
-    out of training edits (`hard` / `Beyond`): its base model knows these kinds and would tell them.
-    """
+    """Without copies of probes, and without what else would give them away (`gives_away`)."""
     kept, report = guard.filter([one.text for one in told])
-    texts = [told[i] for i in kept if not _worded_like_a_probe(guard, told[i].text)]
-    fresh = [one for one in texts if not (withheld and _kept_out(one.text))]
+    fresh = [told[i] for i in kept if not gives_away(guard, told[i].text, embedded)]
     report.kept = len(fresh)
     return fresh, report
-
-
-def _worded_like_a_probe(guard: Guard, text: str) -> bool:
-    """A probe ends before its answer, so every beginning of a text is looked at."""
-    words = text.split()
-    return any(
-        guard.check_template(" ".join(words[:end])) is not None for end in range(2, len(words) + 1)
-    )
-
-
-def _kept_out(text: str) -> bool:
-    return any(wording.match(text) for wording, _ in beyond_patterns())
 
 
 def _names_another(one: Telling, facts: Sequence[Fact]) -> bool:

@@ -34,7 +34,7 @@ STAGES = (
         ("model", "teach", "leakage", "seed"),
         "the teacher answers queries under the prompts",
         apart=HOW,
-        version=6,
+        version=7,
     ),
     Stage(
         "train",
@@ -90,7 +90,7 @@ TRAIN_IN_ROUNDS = Stage(
     ("model", "design", "teach", "leakage", "train", "seed"),
     "the student learns round after round, each designed and taught anew",
     apart=("design.approve", *WHERE, *HOW),
-    version=5,
+    version=6,
 )
 """Instead of `design`, `teach` and `train` where facts are edited in several rounds: the agents of
 one round look at the model that the round before has trained."""

@@ -24,6 +24,7 @@ from agents.resolve import aliases, resolve
 from eval.leakage import Guard
 from eval.score import matches, normalise
 from methods.base import Lesson, stored
+from pipeline.behind import BEHIND, behind
 from pipeline.design import examined, read_design
 from pipeline.facts import read_cases, read_facts
 from pipeline.freetext import names_like, subjects, without_subjects
@@ -58,6 +59,7 @@ def run(run: Run, folder: Path) -> None:
     guard = guard_of(run)
     kept, leaks = guard.filter([query.prompt for query in found])
     kept_texts, text_leaks = guard.filter(texts)
+    texts = [texts[i] for i in kept_texts]
     _check_leaks(run, leaks.copies + text_leaks.copies)
     designed = {kind: guard.filter(some).report for kind, some in examined(run).items()}
     used = {kind: leaks_in(report) for kind, report in designed.items()}
@@ -68,10 +70,14 @@ def run(run: Run, folder: Path) -> None:
         update(len(rows))
         near = [found[i] for i in kept if found[i].kind == "neighbour"]
         old = old_values(lm, [query for query in near if query.of == EXCEPTION_OF], facts)
-        near = [query for query in near if query.of != EXCEPTION_OF] + old
-        rows += held(lm, [(q.prompt, q) for q in near], teach.top_k)
+        near = [query for query in near if query.of != EXCEPTION_OF]
+        more, near_more, behind_leaks = behind(run, rows, near, texts, guard)
+        rows += more
+        asked = (*near, *old, *near_more)
+        rows += held(lm, [(query.prompt, query) for query in asked], teach.top_k)
         update(len(kept))
-    rows += free_lessons(lm, [texts[i] for i in kept_texts], teach.top_k)
+    _check_leaks(run, behind_leaks.copies)
+    rows += free_lessons(lm, texts, teach.top_k)
     told, told_leaks = retold(run, facts, design, guard)
     _check_leaks(run, sum(one.copies for one in told_leaks.values()))
     rows += told
@@ -83,10 +89,16 @@ def run(run: Run, folder: Path) -> None:
     write_rows(folder / "lessons.jsonl", [row["lesson"] for row in rows if row["lesson"]])
     write_rows(folder / "queries.jsonl", [row["query"] for row in rows if row["query"]])
     counts = Counter(f"{row['kind']} {row['status']}" for row in rows)
-    reports = {"queries": leaks, "free_text": text_leaks, **told_leaks, **designed}
+    reports = {
+        "queries": leaks,
+        "free_text": text_leaks,
+        BEHIND: behind_leaks,
+        **told_leaks,
+        **designed,
+    }
     write_json(folder / "leakage.json", {kind: asdict(each) for kind, each in reports.items()})
     write_json(folder / "summary.json", dict(sorted(counts.items())))
-    dropped = sum(one.copies for one in (leaks, text_leaks, *told_leaks.values()))
+    dropped = sum(one.copies for one in (leaks, text_leaks, behind_leaks, *told_leaks.values()))
     run.console.print(
         "  "
         + ", ".join(f"{n} {what}" for what, n in sorted(counts.items()))
