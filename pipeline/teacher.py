@@ -68,9 +68,9 @@ def run(run: Run, folder: Path) -> None:
         taught = [found[i] for i in kept if found[i].kind != "neighbour"]
         rows = in_scope(run.teacher, taught, design, teach)
         update(len(rows))
-        near = [found[i] for i in kept if found[i].kind == "neighbour"]
-        old = old_values(lm, [query for query in near if query.of == EXCEPTION_OF], facts)
-        near = [query for query in near if query.of != EXCEPTION_OF]
+        others = [found[i] for i in kept if found[i].kind == "neighbour"]
+        old = old_values(lm, [query for query in others if query.of == EXCEPTION_OF], facts)
+        near = [query for query in others if query.of != EXCEPTION_OF]
         more, near_more, behind_leaks = behind(run, rows, near, texts, guard)
         rows += more
         asked = (*near, *old, *near_more)
@@ -86,25 +86,23 @@ def run(run: Run, folder: Path) -> None:
         {"kind": one.kind, "status": "held", "lesson": one.model_dump(mode="json"), "query": None}
         for one in again
     ]
+    reports = {"queries": leaks, "free_text": text_leaks, BEHIND: behind_leaks, **told_leaks}
+    dropped = sum(one.copies for one in reports.values())
+    reports |= designed
+    write_json(folder / "leakage.json", {kind: asdict(each) for kind, each in reports.items()})
+    counts = _write(rows, folder)
+    said = ", ".join(f"{n} {what}" for what, n in counts.items())
+    run.console.print(f"  {said}; {dropped} near-copies of probes dropped", highlight=False)
+
+
+def _write(rows: Sequence[dict[str, Any]], folder: Path) -> dict[str, int]:
+    """Lessons, questions and how many there are of each kind and status, which is given back."""
     write_rows(folder / "lessons.jsonl", [row["lesson"] for row in rows if row["lesson"]])
     write_rows(folder / "queries.jsonl", [row["query"] for row in rows if row["query"]])
     counts = Counter(f"{row['kind']} {row['status']}" for row in rows)
-    reports = {
-        "queries": leaks,
-        "free_text": text_leaks,
-        BEHIND: behind_leaks,
-        **told_leaks,
-        **designed,
-    }
-    write_json(folder / "leakage.json", {kind: asdict(each) for kind, each in reports.items()})
-    write_json(folder / "summary.json", dict(sorted(counts.items())))
-    dropped = sum(one.copies for one in (leaks, text_leaks, behind_leaks, *told_leaks.values()))
-    run.console.print(
-        "  "
-        + ", ".join(f"{n} {what}" for what, n in sorted(counts.items()))
-        + f"; {dropped} near-copies of probes dropped",
-        highlight=False,
-    )
+    summary = dict(sorted(counts.items()))
+    write_json(folder / "summary.json", summary)
+    return summary
 
 
 def draw(facts: Sequence[Fact], run: Run, named: dict[str, set[str]]) -> list[Query]:
