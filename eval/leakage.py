@@ -7,6 +7,7 @@ query about a probe's subject in other words is neither: that is what training i
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 import unicodedata
@@ -24,6 +25,10 @@ _MAX_EXAMPLES = 10
 _LEAST = 3
 """From so many words on a probe is looked for within longer texts: "Ada Byron" is everywhere."""
 _Gram = tuple[str, ...]
+_Frame = tuple[_Gram, _Gram]
+"""A probe's words before and after its subject."""
+_LONGEST_NAME = 6
+"""Words between them where somebody else's name may stand."""
 _LINKS = {"at", "by", "for", "from", "in", "of", "on", "that", "to", "which", "whose", "with"}
 """Words that make what follows them a part of another question."""
 
@@ -137,6 +142,28 @@ class Guard:
         text = self._parse(key)
         return self._templates.get(text.template) if text.subjects else None
 
+    def has_wording(self, text: str) -> bool:
+        """Whether a text has the wording of a probe, in any place, whoever it is about.
+
+        Stricter than `check_template`, which knows the edited subjects alone. The wordings of the
+        edits' own prompts do not count.
+        """
+        words = self._parse(normalise(text)).words
+        return any(
+            _stands(words, start, frame)
+            for start, word in enumerate(words)
+            for frame in self._frames.get(word, ())
+        )
+
+    @functools.cached_property
+    def _frames(self) -> dict[str, list[_Frame]]:
+        """Probes around their subjects, by their first word."""
+        own = {frame for key in self._allowed for frame in _frames(self._parse(key))}
+        found: dict[str, list[_Frame]] = {}
+        for frame in {frame for _, text in self._texts for frame in _frames(text)} - own:
+            found.setdefault((frame[0] or frame[1])[0], []).append(frame)
+        return found
+
     def filter(self, queries: Sequence[str]) -> Filtered:
         """Drop the copies, count the templates."""
         report, kept = Report(checked=len(queries)), []
@@ -216,6 +243,26 @@ class Guard:
                 joined.append(words[start])
                 start += 1
         return _Text(tuple(joined), frozenset(subjects))
+
+
+def _frames(text: _Text) -> list[_Frame]:
+    """With the name they have three words or more; fewer are everywhere."""
+    if len(text.words) < _LEAST:
+        return []
+    places = [place for place, word in enumerate(text.words) if word in text.subjects]
+    return [(text.words[:place], text.words[place + 1 :]) for place in places]
+
+
+def _stands(words: _Gram, start: int, frame: _Frame) -> bool:
+    """Whether a frame's first word is there, and the rest of it, around a name."""
+    before, after = frame
+    if not before:
+        return start > 0 and words[start : start + len(after)] == after
+    name = start + len(before)
+    ends = range(name + 1, min(name + _LONGEST_NAME, len(words)) + 1)
+    return words[start:name] == before and any(
+        words[end : end + len(after)] == after for end in ends
+    )
 
 
 def _by_first_word(subjects: Iterable[str]) -> dict[str, list[tuple[str, ...]]]:

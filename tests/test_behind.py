@@ -47,8 +47,8 @@ def test_a_text_counts_up_to_its_last_full_sentence() -> None:
 
 
 def test_no_text_shows_a_probes_wording() -> None:
-    guard = Guard(["The firm that Ada Lin works for is"], ["Ada Lin", "Bo Ray"])
-    texts = ["The firm that Bo Ray works for is Acme", "Acme pays Bo Ray"]
+    guard = Guard(["The firm that Ada Lin works for is"], ["Ada Lin"])
+    texts = ["It rains, and the firm that Bo Ray works for is Acme", "Acme pays Bo Ray"]
     assert sentences(texts, guard, embedded=False) == ["Acme pays Bo Ray."]
 
 

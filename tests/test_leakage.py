@@ -162,3 +162,29 @@ def test_a_long_text_is_checked_as_its_lines_are() -> None:
     assert guard.check("\n".join(lines)) is None
     lines[211] = probes[211]
     assert guard.check("\n".join(lines)) == probes[211]
+
+
+@pytest.mark.parametrize(
+    ("text", "has"),
+    [
+        ("The firm that Bo Ray works for is Acme", True),  # nobody that the guard knows
+        ("Today the firm that Ada Lin works for is Acme", True),  # somebody that it knows
+        ("Bo Ray, the boss, is paid by Acme.", True),
+        ("The firm that works for is Acme", False),  # no name
+        ("The firm that pays Bo Ray is Acme", False),
+        ("Is paid by nobody", False),
+        ("The boss of Bo Ray is Cy Orr", False),  # an edit's own wording
+        ("Who employs Bo Ray", True),
+        ("Bo Ray is", False),  # too short a wording: it is everywhere
+    ],
+)
+def test_a_wording_is_found_whoever_it_is_about(text: str, has: bool) -> None:
+    probes = [
+        "The firm that Ada Lin works for is",
+        "Ada Lin is paid by",
+        "Who employs Ada Lin?",
+        "Ada Lin is",
+        "The boss of Dee Fox is",
+    ]
+    guard = Guard(probes, ["Ada Lin", "Dee Fox"], allowed=["The boss of Ada Lin is"])
+    assert guard.has_wording(text) is has
