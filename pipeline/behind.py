@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 from agents.batch import Query
+from agents.queries import FEW
 from eval.leakage import Guard, Report
 from methods.base import Lesson
 from pipeline.run import Run
 from pipeline.withheld import gives_away
 from ske.lm import ask
 
+T = TypeVar("T")
 Row = dict[str, Any]
 """A lesson and the question that it came from, as stage `teach` keeps them."""
 BEHIND = "behind"
@@ -38,7 +40,8 @@ def behind(
         texts: The base model's own.
         guard: Over the run's probes; near-copies of them are left out.
     """
-    each, seed = run.config.teach.behind, run.config.seed
+    facts = len({row["lesson"]["fact"] for row in rows if row["lesson"]})
+    each, seed = how_often(run.config.teach.behind, facts), run.config.seed
     before = sentences(texts, guard, embedded=run.config.data.path is None) if each else []
     taught = taught_behind(rows, before, each, seed)
     held = near_behind(near, before, each * 2 // 3, seed)
@@ -50,6 +53,15 @@ def behind(
         [held[i - last] for i in kept if i >= last],
         report,
     )
+
+
+def how_often(each: int, facts: int) -> int:
+    """How many sentences a fact is asked behind: up to three times as many where facts are few.
+
+    A student learns from all of these questions together that a sentence before one changes
+    nothing. Chosen on validation people (docs/log.md).
+    """
+    return max(each, min(3 * each, each * FEW // max(1, facts)))
 
 
 def sentences(texts: Iterable[str], guard: Guard, embedded: bool) -> list[str]:
@@ -68,13 +80,8 @@ def taught_behind(rows: Sequence[Row], before: Sequence[str], each: int, seed: i
     for row in rows:
         if row["lesson"] and row["kind"] in ("fact", "paraphrase"):
             about.setdefault(row["lesson"]["fact"], []).append(row)
-    found: dict[str, Row] = {}
-    for fact, own in about.items():
-        rng = random.Random(f"behind-{seed}-{fact}")
-        for text in rng.sample(before, min(each, len(before))):
-            row = _behind(rng.choice(own), text)
-            found.setdefault(row["query"]["prompt"], row)
-    return list(found.values())
+    drawn = (_behind(row, text) for row, text in _drawn(about, before, each, f"behind-{seed}"))
+    return list({row["query"]["prompt"]: row for row in drawn}.values())
 
 
 def near_behind(found: Sequence[Query], before: Sequence[str], each: int, seed: int) -> list[Query]:
@@ -82,14 +89,21 @@ def near_behind(found: Sequence[Query], before: Sequence[str], each: int, seed: 
     about: dict[str, list[Query]] = {}
     for query in found:
         about.setdefault(query.fact_id, []).append(query)
-    made: dict[str, Query] = {}
+    drawn = (
+        query.model_copy(update={"prompt": f"{text} {query.prompt}", "note": BEHIND})
+        for query, text in _drawn(about, before, each, f"near-{seed}")
+    )
+    return list({query.prompt: query for query in drawn}.values())
+
+
+def _drawn(
+    about: Mapping[str, Sequence[T]], before: Sequence[str], each: int, name: str
+) -> Iterator[tuple[T, str]]:
+    """Of every fact, what stands behind which sentence; a sentence comes once a fact."""
     for fact, own in about.items():
-        rng = random.Random(f"near-{seed}-{fact}")
+        rng = random.Random(f"{name}-{fact}")
         for text in rng.sample(before, min(each, len(before))):
-            query = rng.choice(own)
-            prompt = f"{text} {query.prompt}"
-            made.setdefault(prompt, query.model_copy(update={"prompt": prompt, "note": BEHIND}))
-    return list(made.values())
+            yield rng.choice(own), text
 
 
 def _behind(row: Row, text: str) -> Row:

@@ -20,4 +20,4 @@ def gives_away(guard: Guard, text: str, embedded: bool) -> bool:
 
 
 def _kept_out(text: str) -> bool:
-    return any(wording.match(text) for wording, _ in beyond_patterns())
+    return any(wording.search(text) for wording, _ in beyond_patterns())

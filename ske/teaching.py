@@ -25,8 +25,9 @@ class TeachConfig(Frozen):
     this is 0."""
     behind: int = Field(default=2, ge=0)
     """So often what is taught about a fact is also asked behind a sentence that the base model made
-    up, with the same answer, and two thirds as often what must stay: an edit has to hold in the
-    middle of a text, too. With more of it a student reads its own prompt less (docs/log.md)."""
+    up, with the same answer, and two thirds as often (rounded down) what must stay: an edit has to
+    hold in the middle of a text, too. About few facts up to three times as often. With more of it a
+    student reads its own prompt less (docs/log.md)."""
     free_texts: int = Field(default=1536, ge=0)
     """Most texts sampled from the base model, to keep everything else as it is; with few facts
     there are fewer of them (128 and 32 for each fact)."""

@@ -6,13 +6,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from agents.batch import Query
 from eval.leakage import Guard
 from methods.base import Lesson
-from pipeline.behind import BEHIND, behind, near_behind, sentences, taught_behind
+from pipeline.behind import BEHIND, behind, how_often, near_behind, sentences, taught_behind
 from ske.lm import ask
 from ske.teaching import TeachConfig
-from world.questions import beyond_patterns
 
 NOBODY = Guard([], [])
 TEXTS = ["Dor is a river.", "The sea is wide.", "It rains in Lima.", "Nobody knows Bela."]
@@ -53,19 +54,10 @@ def test_no_text_shows_a_probes_wording() -> None:
 
 
 def test_no_text_shows_a_chain_that_the_embedded_world_keeps_out() -> None:
-    chain = next(
-        text for text in chains_kept_out() if any(p.match(text) for p, _ in beyond_patterns())
-    )
-    assert sentences([chain], NOBODY, embedded=True) == []
-    assert sentences([chain], NOBODY, embedded=False) == [f"{chain}."]
-
-
-def chains_kept_out() -> list[str]:
-    return [
-        "The better half of Bo Ray makes a living as a pilot",
-        "The head of the firm that Bo Ray works for is Cy Orr",
-        "The occupation of the spouse of Bo Ray is pilot",
-    ]
+    chain = "The better half of Bo Ray makes a living as a pilot"
+    for text in (f"{chain}.", f"It rains. {chain}."):
+        assert sentences([text], NOBODY, embedded=True) == []
+        assert sentences([text], NOBODY, embedded=False) == [text]
 
 
 def test_what_is_taught_is_taught_again_behind_texts() -> None:
@@ -112,6 +104,14 @@ def test_neighbours_are_asked_behind_texts_too() -> None:
     assert all(query.note == BEHIND and query.of == "capital" for query in made)
 
 
+@pytest.mark.parametrize(
+    ("facts", "each"), [(1, 6), (4, 6), (18, 6), (36, 3), (54, 2), (64, 2), (1024, 2)]
+)
+def test_few_facts_are_asked_behind_more_sentences(facts: int, each: int) -> None:
+    assert how_often(2, facts) == each
+    assert how_often(0, facts) == 0
+
+
 def run_with(each: int) -> Any:
     config = SimpleNamespace(
         teach=TeachConfig(behind=each), seed=0, data=SimpleNamespace(path=Path("facts.json"))
@@ -122,12 +122,12 @@ def run_with(each: int) -> Any:
 def test_so_many_as_wanted_and_near_copies_of_probes_left_out() -> None:
     near = [Query(prompt="The capital of Dor is", kind="neighbour", fact_id="a")]
     taught, held, report = behind(
-        run_with(3), [row("The capital of Ruria is")], near, TEXTS, NOBODY
+        run_with(1), [row("The capital of Ruria is")], near, TEXTS, NOBODY
     )
     assert (len(taught), len(held), report.checked, report.copies) == (3, 2, 5, 0)
     probe = next(iter(one["query"]["prompt"] for one in taught))
     guard = Guard([probe], ["Ruria"])
-    kept, _, report = behind(run_with(3), [row("The capital of Ruria is")], near, TEXTS, guard)
+    kept, _, report = behind(run_with(1), [row("The capital of Ruria is")], near, TEXTS, guard)
     assert report.copies >= 1 and probe not in {one["query"]["prompt"] for one in kept}
     assert behind(run_with(0), [row("The capital of Ruria is")], near, TEXTS, NOBODY)[:2] == (
         [],

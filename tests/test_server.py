@@ -13,12 +13,14 @@ import pytest
 import tiny
 from chatserver import Answer, ChatServer
 
+from pipeline.behind import BEHIND
 from pipeline.run import Run
 from ske.backends.local import LocalLM
 from ske.backends.local import load as load_local
 from ske.backends.server import ServerLM, load
 from ske.config import ModelConfig, parse
 from ske.endpoints import TeacherServer
+from ske.io import read_json, read_rows
 from ske.lm import LM, Pair, Sampling, ask
 from ske.types import UserError
 
@@ -255,6 +257,10 @@ def test_a_run_is_taught_by_a_server_as_by_its_own_model(tmp_path: Path) -> None
     for name in ("lessons.jsonl", "queries.jsonl"):
         texts = [(run.stage("teach") / name).read_text() for run in (own, taught)]
         assert texts[0] == texts[1]
+    asked = read_rows(own.stage("teach") / "queries.jsonl")
+    behind = [row["kind"] for row in asked if row["note"] == BEHIND]
+    assert sorted(behind) == ["neighbour"] * 8 + ["paraphrase"] * 8, "four sentences a fact"
+    assert read_json(own.stage("teach") / "leakage.json")[BEHIND]["checked"] == 16
 
 
 def said(request: dict[str, Any]) -> list[dict[str, str]]:
