@@ -1,11 +1,12 @@
-"""The project's results: grids of runs, joined over seeds, as tables in `docs/results.md`.
+"""The project's results: grids of runs, joined over seeds, as tables in `docs/results.md`
+and the main one's first columns in `README.md`.
 
 Every part is a grid file of `configs/results/`; its runs are `ske run`s with folders of their own
 under `runs/results`, so that whatever was stopped goes on, on one machine or (`ske grid`) on many.
 
     python -m bench.results                     # make results: everything, then the document
     python -m bench.results --only main --seeds 0 1
-    python -m bench.results --tables            # only the document, from what there is
+    python -m bench.results --tables            # only the documents, from what there is
     python -m bench.results --short             # four methods, three seeds, on the terminal
 """
 
@@ -14,10 +15,10 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from bench import ablations
+from bench import ablations, headline
 from bench.document import filled
 from bench.outcome import CHANGE, LOCALITY, Must, section
 from bench.setting import machine
@@ -27,6 +28,7 @@ from ske.io import write_text
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs" / "results.md"
+README = ROOT / "README.md"
 SECOND = Path("worlds") / "second"
 SECOND_SEED = 2
 
@@ -41,11 +43,14 @@ AT_64 = (
     Must("edit_success_by_belief", "strength_4", least=95),
 )
 """What SKE is asked for at 64 edits in one batch."""
+MAIN, STARTED = "main", "started"
+AGAINST = f"{STARTED}/against {MAIN}"
+"""Where the started student is compared with SKE as it is, over the same edits."""
 COMPARED = ("ablations", "teaching")
 """The parts that are one table, of differences from their first group."""
 PARTS: dict[str, tuple[Must, ...]] = {
-    "main": AT_64,
-    "started": AT_64,
+    MAIN: AT_64,
+    STARTED: AT_64,
     "tasks": (Must("edit_success", least=95), Must("locality", least=98)),
     "sizes": (),
     "thousand": (
@@ -88,10 +93,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     for part in [] if chosen.tables else chosen.only:
         _make(part, chosen.seeds)
-    text = DOCS.read_text(encoding="utf-8")
-    for place, figures in (item for part in PARTS for item in sections(part).items()):
-        text = filled(text, figures, place)
-    write_text(DOCS, text)
+    _fill(DOCS, {place: text for part in chosen.only for place, text in sections(part).items()})
+    if MAIN in chosen.only and (folders := _main()):
+        _fill(README, {MAIN: headline.table(folders)})
+
+
+def _fill(document: Path, figures: Mapping[str, str]) -> None:
+    """Write figures into their places."""
+    text = document.read_text(encoding="utf-8")
+    for place, told in figures.items():
+        text = filled(text, told, place)
+    write_text(document, text)
 
 
 def _make(part: str, seeds: Sequence[int] | None) -> None:
@@ -110,17 +122,26 @@ def sections(part: str) -> dict[str, str]:
         folders = [folder for group in done.values() for folder in group]
         return {part: _made(folders) + ablations.section(done, planned)} if folders else {}
     musts = PARTS[part]
-    return {
+    own = {
         f"{part}/{name}": _made(folders) + section(name, folders, planned, BY_SIZE.get(name, musts))
         for name, folders in done.items()
         if folders
     }
+    if part == STARTED and own and (whole := _main()):
+        groups = {"as it is": whole, **done}
+        own[AGAINST] = ablations.section(groups, planned)
+    return own
 
 
 def places() -> list[str]:
     """Every place that the document must have."""
     own = [f"{part}/{name}" for part in PARTS if part not in COMPARED for name in _done(part)[0]]
-    return [*own, *COMPARED]
+    return [*own, *COMPARED, AGAINST]
+
+
+def _main() -> list[Path]:
+    """The main table's finished runs."""
+    return [folder for folders in _done(MAIN)[0].values() for folder in folders]
 
 
 def _made(folders: Sequence[Path]) -> str:

@@ -57,6 +57,13 @@ def test_make_results_runs_what_is_asked_for_and_writes_the_document(
     monkeypatch.setattr(results, "_done", lambda part: ({"insertion": [folder]}, 5))
     text = results.sections("tasks")["tasks/insertion"]
     assert text.startswith("Runs of commit ") and "1 of 5 seeds" in text
+    front = tmp_path / "README.md"
+    front.write_text("<!-- main -->\nold\n<!-- end of main -->")
+    monkeypatch.setattr(results, "README", front)
+    monkeypatch.setattr(results, "sections", lambda part: {f"{part}/counterfact": "new"})
+    results.main(["--only", "main", "--tables"])
+    assert "new" in document.read_text() and "old started/taught-memit" in document.read_text()
+    assert "| SKE | 75.0 [" in front.read_text() and "old" not in front.read_text()
     monkeypatch.undo()
 
 
@@ -76,6 +83,7 @@ def test_the_document_has_a_place_for_every_part() -> None:
     text = results.DOCS.read_text(encoding="utf-8")
     for place in results.places():
         assert "here" in filled(text, "here", place)
+    assert "here" in filled(results.README.read_text(encoding="utf-8"), "here", results.MAIN)
     with pytest.raises(ValueError, match="no place for 'nowhere'"):
         filled(text, "here", "nowhere")
 
@@ -87,6 +95,16 @@ def test_a_goal_can_bound_the_mean_and_its_interval() -> None:
     assert not must.met(Interval(0.5, -2.5, 2.0, 9))
     assert not must.met(Interval(-1.5, -1.8, -1.2, 9))
     assert not must.met(Interval(1.5, 1.2, 1.8, 9))
+
+
+def test_a_started_student_is_compared_with_the_main_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = {name: minirun(tmp_path / name).folder for name in ("main", "started")}
+    monkeypatch.setattr(results, "_done", lambda part: ({f"of {part}": [folders[part]]}, 5))
+    text = results.sections("started")["started/against main"]
+    assert "| as it is | 1 of 5 | 75.0 [" in text
+    assert "| of started | 1 of 5 | 75.0 (+0.0 [" in text
 
 
 def test_ablations_are_differences_from_the_whole(tmp_path: Path) -> None:
