@@ -13,8 +13,24 @@ def filled(text: str, figures: str, name: str = FIGURES) -> str:
     Raises:
         ValueError: there are no such marks.
     """
-    begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
-    marks = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
-    if not marks.search(text):
-        raise ValueError(f"no place for {name!r}: write {begin} and {end} into the document")
-    return marks.sub(lambda _: f"{begin}\n{figures.rstrip()}\n{end}", text)
+    begin, end = _bounds(text, name)
+    return f"{text[:begin]}\n{figures.rstrip()}\n{text[end:]}"
+
+
+def standing(text: str, name: str = FIGURES) -> str:
+    """The figures that stand between the marks of that name.
+
+    Raises:
+        ValueError: there are no such marks.
+    """
+    begin, end = _bounds(text, name)
+    return text[begin:end].strip()
+
+
+def _bounds(text: str, name: str) -> tuple[int, int]:
+    """Behind the first mark and before the second."""
+    first, last = f"<!-- {name} -->", f"<!-- end of {name} -->"
+    found = re.search(re.escape(first) + "(.*?)" + re.escape(last), text, re.DOTALL)
+    if not found:
+        raise ValueError(f"no place for {name!r}: write {first} and {last} into the document")
+    return found.span(1)

@@ -1,11 +1,11 @@
-"""README's table: the main table's few columns that say most."""
+"""README's tables: every method on the main runs, and SKE on all of them, in a few columns."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from bench.outcome import OURS, Found, read, shown
+from bench.outcome import CHANGE, OURS, Found, read, shown
 from eval.score import ALL, BASE
 from eval.stats import paired
 from pipeline.labels import method_label
@@ -22,6 +22,56 @@ COLUMNS = {
 }
 WITH_INTERVAL = ("edit success", "portability", "locality")
 """The others' intervals are in the main table; a row has to fit on a page."""
+
+
+GROUPS = {
+    "main/counterfact": "64 edits",
+    "second-world/counterfact": "64 edits, a second world",
+    "sizes/1-edits": "1 edit",
+    "sizes/4-edits": "4 edits",
+    "sizes/16-edits": "16 edits",
+    "sizes/256-edits": "256 edits",
+    "thousand/1024-edits": "1,024 edits",
+    "sequential/16x16": "16 rounds of 16 edits",
+    "tasks/insertion": "64 facts that nobody knew",
+    "tasks/erasure": "64 facts erased",
+}
+"""Part/group of runs -> what its row is called, in the order of the rows."""
+OVERVIEW = ("edit success", "paraphrase", "portability", "locality")
+
+
+def overview(groups: Mapping[str, Sequence[Path]], before: str) -> str:
+    """A row for each group of runs that is here; rows of others stay as they are.
+
+    Args:
+        groups: Part/group -> finished runs.
+        before: The table that is replaced.
+    """
+    titles = ["SKE on", "draws", *OVERVIEW, "capability against the base", "next in locality"]
+    rows = {name: line for line in before.splitlines() if (name := line[1:].split("|")[0].strip())}
+    for place, folders in groups.items():
+        if place in GROUPS and folders:
+            cells = [GROUPS[place], str(len(folders)), *_overviewed(read(folders))]
+            rows[GROUPS[place]] = "| " + " | ".join(cells) + " |"
+    lines = ["| " + " | ".join(titles) + " |", "|---" * len(titles) + "|"]
+    return "\n".join([*lines, *(rows[name] for name in GROUPS.values() if name in rows)])
+
+
+def _overviewed(found: Found) -> list[str]:
+    """Our values, and who of the others keeps most of what it should."""
+    places = [*(COLUMNS[title] for title in OVERVIEW), (CHANGE, ALL)]
+    cells = [shown(found.of(PROTOCOL, OURS, place)) for place in places]
+    others = {
+        method: got.mean
+        for method in found.methods
+        if method not in (BASE, OURS) and (got := found.of(PROTOCOL, method, LOCALITY))
+    }
+    if not others:
+        return [*cells, "-"]
+    nearest = max(others, key=others.__getitem__)
+    made = found.of(PROTOCOL, nearest, COLUMNS["edit success"])
+    success = f" (edit success {made.mean:.1f})" if made else ""
+    return [*cells, f"{method_label(nearest)} {others[nearest]:.1f}{success}"]
 
 
 def table(folders: Sequence[Path]) -> str:

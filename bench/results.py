@@ -1,5 +1,5 @@
 """The project's results: grids of runs, joined over seeds, as tables in `docs/results.md`
-and the main one's first columns in `README.md`.
+and what says most of them in `README.md`.
 
 Every part is a grid file of `configs/results/`; its runs are `ske run`s with folders of their own
 under `runs/results`, so that whatever was stopped goes on, on one machine or (`ske grid`) on many.
@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bench import ablations, headline
-from bench.document import filled
+from bench.document import filled, standing
 from bench.outcome import CHANGE, LOCALITY, Must, section
 from bench.setting import machine
 from pipeline.grid import Cell, cells
@@ -44,6 +44,8 @@ AT_64 = (
 )
 """What SKE is asked for at 64 edits in one batch."""
 MAIN, STARTED = "main", "started"
+OVERVIEW = "overview"
+"""README's table of SKE alone, on all parts."""
 AGAINST = f"{STARTED}/against {MAIN}"
 """Where the started student is compared with SKE as it is, over the same edits."""
 COMPARED = ("ablations", "teaching")
@@ -94,8 +96,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for part in [] if chosen.tables else chosen.only:
         _make(part, chosen.seeds)
     _fill(DOCS, {place: text for part in chosen.only for place, text in sections(part).items()})
-    if MAIN in chosen.only and (folders := _main()):
-        _fill(README, {MAIN: headline.table(folders)})
+    _fill(README, front(chosen.only, README.read_text(encoding="utf-8")))
+
+
+def front(parts: Sequence[str], text: str) -> dict[str, str]:
+    """README's places -> its two tables, of what has been run here of some parts.
+
+    Args:
+        parts: Which may change.
+        text: README as it is: what was run elsewhere stays.
+    """
+    done = {f"{part}/{name}": each for part in parts for name, each in _done(part)[0].items()}
+    tables = {OVERVIEW: headline.overview(done, standing(text, OVERVIEW))}
+    if MAIN in parts and (folders := _main()):
+        tables[MAIN] = headline.table(folders)
+    return tables
 
 
 def _fill(document: Path, figures: Mapping[str, str]) -> None:

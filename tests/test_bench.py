@@ -11,7 +11,7 @@ import torch
 from minirun import minirun
 
 from bench import __main__ as bench
-from bench import ablations, chains, gpu, growth, outcome, results
+from bench import ablations, chains, gpu, growth, headline, outcome, results
 from bench.document import filled
 from bench.memory import held
 from bench.outcome import Must, section
@@ -42,12 +42,18 @@ def test_make_results_runs_what_is_asked_for_and_writes_the_document(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[tuple[str, ...]] = []
-    document = tmp_path / "results.md"
+    document, front = tmp_path / "results.md", tmp_path / "README.md"
     # What was run elsewhere stays.
     marks = [f"<!-- {name} -->\nold {name}\n<!-- end of {name} -->" for name in results.places()]
     document.write_text("\n".join(marks))
     monkeypatch.setattr(results, "_ske", lambda *arguments: asked.append(arguments))
     monkeypatch.setattr(results, "DOCS", document)
+    monkeypatch.setattr(results, "README", front)
+    row = "| 1 edit | 5 | of before |"
+    tables = {"main": "old", "overview": row}
+    front.write_text(
+        "\n".join(f"<!-- {n} -->\n{t}\n<!-- end of {n} -->" for n, t in tables.items())
+    )
     monkeypatch.chdir(tmp_path)
     results.main(["--only", "main", "second-world", "--seeds", "3"])
     assert [command[0] for command in asked] == ["run", "world", "run"]
@@ -57,13 +63,14 @@ def test_make_results_runs_what_is_asked_for_and_writes_the_document(
     monkeypatch.setattr(results, "_done", lambda part: ({"insertion": [folder]}, 5))
     text = results.sections("tasks")["tasks/insertion"]
     assert text.startswith("Runs of commit ") and "1 of 5 seeds" in text
-    front = tmp_path / "README.md"
-    front.write_text("<!-- main -->\nold\n<!-- end of main -->")
-    monkeypatch.setattr(results, "README", front)
+    assert row in front.read_text() and "old" in front.read_text()
+    monkeypatch.setattr(results, "_done", lambda part: ({"counterfact": [folder]}, 5))
     monkeypatch.setattr(results, "sections", lambda part: {f"{part}/counterfact": "new"})
     results.main(["--only", "main", "--tables"])
     assert "new" in document.read_text() and "old started/taught-memit" in document.read_text()
-    assert "| SKE | 75.0 [" in front.read_text() and "old" not in front.read_text()
+    told = front.read_text()
+    assert "| SKE | 75.0 [" in told and "| 64 edits | 1 | 75.0 [" in told
+    assert row in told and "old" not in told
     monkeypatch.undo()
 
 
@@ -79,11 +86,17 @@ def test_the_short_form_is_for_the_terminal(
     assert "0 of 3 seeds" in capsys.readouterr().out
 
 
+def test_readmes_overview_has_a_row_for_every_group_of_runs() -> None:
+    every = {place for place in results.places() if "/" in place}
+    assert set(headline.GROUPS) == every - {results.AGAINST, "started/taught-memit"}
+
+
 def test_the_document_has_a_place_for_every_part() -> None:
     text = results.DOCS.read_text(encoding="utf-8")
     for place in results.places():
         assert "here" in filled(text, "here", place)
-    assert "here" in filled(results.README.read_text(encoding="utf-8"), "here", results.MAIN)
+    for place in (results.MAIN, results.OVERVIEW):
+        assert "here" in filled(results.README.read_text(encoding="utf-8"), "here", place)
     with pytest.raises(ValueError, match="no place for 'nowhere'"):
         filled(text, "here", "nowhere")
 
