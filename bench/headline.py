@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from statistics import median
 
 from bench.outcome import CHANGE, OURS, Found, read, shown
 from eval.score import ALL, BASE
 from eval.stats import paired
 from pipeline.labels import method_label
+from pipeline.places import costs_of
+from pipeline.run import Run
+from pipeline.sheets import size_text
+from ske.config import load
 
 PROTOCOL = "generate"
 LOCALITY = ("locality", ALL)
@@ -38,6 +43,13 @@ GROUPS = {
 }
 """Part/group of runs -> what its row is called, in the order of the rows."""
 OVERVIEW = ("edit success", "paraphrase", "portability", "locality")
+
+COSTS: dict[str, tuple[str, Callable[[float], str]]] = {
+    "seconds": ("seconds", lambda seconds: f"{seconds:.1f}"),
+    "memory for it": ("extra_mb", lambda mb: f"{mb:,.0f} MB"),
+    "size": ("bytes", lambda size: size_text(round(size))),
+}
+"""Column -> a cost, and how it is told."""
 
 
 def overview(groups: Mapping[str, Sequence[Path]], before: str) -> str:
@@ -72,6 +84,21 @@ def _overviewed(found: Found) -> list[str]:
     made = found.of(PROTOCOL, nearest, COLUMNS["edit success"])
     success = f" (edit success {made.mean:.1f})" if made else ""
     return [*cells, f"{method_label(nearest)} {others[nearest]:.1f}{success}"]
+
+
+def costs(folders: Sequence[Path]) -> str:
+    """What an edit of some runs takes, by method: the median run's."""
+    runs = [Run(load(folder / "config.yaml"), folder) for folder in folders]
+    lines = ["| method | " + " | ".join(COSTS) + " |", "|---" * (len(COSTS) + 1) + "|"]
+    for method in runs[0].config.methods:
+        cells = [method_label(method), *_costs([costs_of(run, method) for run in runs])]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _costs(made: Sequence[Mapping[str, float]]) -> list[str]:
+    known = {key: [one[key] for one in made if key in one] for key, _ in COSTS.values()}
+    return [told(median(known[key])) if known[key] else "-" for key, told in COSTS.values()]
 
 
 def table(folders: Sequence[Path]) -> str:

@@ -44,8 +44,8 @@ AT_64 = (
 )
 """What SKE is asked for at 64 edits in one batch."""
 MAIN, STARTED = "main", "started"
-OVERVIEW = "overview"
-"""README's table of SKE alone, on all parts."""
+OVERVIEW, COSTS = "overview", "costs"
+"""README's tables of SKE alone on all parts, and of what an edit of the main ones takes."""
 AGAINST = f"{STARTED}/against {MAIN}"
 """Where the started student is compared with SKE as it is, over the same edits."""
 COMPARED = ("ablations", "teaching")
@@ -100,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def front(parts: Sequence[str], text: str) -> dict[str, str]:
-    """README's places -> its two tables, of what has been run here of some parts.
+    """README's places -> its tables, of what has been run here of some parts.
 
     Args:
         parts: Which may change.
@@ -109,7 +109,7 @@ def front(parts: Sequence[str], text: str) -> dict[str, str]:
     done = {f"{part}/{name}": each for part in parts for name, each in _done(part)[0].items()}
     tables = {OVERVIEW: headline.overview(done, standing(text, OVERVIEW))}
     if MAIN in parts and (folders := _main()):
-        tables[MAIN] = headline.table(folders)
+        tables |= {MAIN: headline.table(folders), COSTS: headline.costs(folders)}
     return tables
 
 

@@ -50,7 +50,7 @@ def test_make_results_runs_what_is_asked_for_and_writes_the_document(
     monkeypatch.setattr(results, "DOCS", document)
     monkeypatch.setattr(results, "README", front)
     row = "| 1 edit | 5 | of before |"
-    tables = {"main": "old", "overview": row}
+    tables = {"main": "old", "overview": row, "costs": "old"}
     front.write_text(
         "\n".join(f"<!-- {n} -->\n{t}\n<!-- end of {n} -->" for n, t in tables.items())
     )
@@ -95,7 +95,7 @@ def test_the_document_has_a_place_for_every_part() -> None:
     text = results.DOCS.read_text(encoding="utf-8")
     for place in results.places():
         assert "here" in filled(text, "here", place)
-    for place in (results.MAIN, results.OVERVIEW):
+    for place in (results.MAIN, results.OVERVIEW, results.COSTS):
         assert "here" in filled(results.README.read_text(encoding="utf-8"), "here", place)
     with pytest.raises(ValueError, match="no place for 'nowhere'"):
         filled(text, "here", "nowhere")
