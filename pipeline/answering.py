@@ -1,4 +1,4 @@
-"""Who answers in a run: transformers, vLLM in this process or a server, by `model.backend`.
+"""Who answers in a run: transformers, vLLM in this process or a server, and who teaches.
 
 One engine answers for all methods of a run. Engines differ in the last digits, and what differs
 between methods in a table must be the methods.
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from pipeline.stage import weights_key
-from ske.config import ModelConfig
+from ske.config import Config, ModelConfig
 from ske.lm import LM
 from ske.types import NeedsWeights
 
@@ -50,8 +50,28 @@ def base_key(model: ModelConfig) -> str:
     return f"{own} by vllm {model.engine}" if model.backend == "vllm" else own
 
 
-def teacher_key(model: ModelConfig) -> str:
-    """The same of the teacher, who may be on a server."""
+def other_teacher(config: Config) -> ModelConfig | None:
+    """The model of this process that teaches instead of the edited one; None if none does."""
+    if config.teach.model is None:
+        return None
+    own = {"path": config.teach.model, "backend": "transformers", "engine": {}}
+    return config.model.model_copy(update=own)
+
+
+def tells(config: Config) -> bool:
+    """Whether the teacher's distribution can surely be had, over the edited model's tokens."""
+    from ske.backends.common import load_tokenizer
+
+    if config.model.backend == "openai":
+        return False  # Not every server has one to tell.
+    if (other := other_teacher(config)) is None:
+        return True
+    return load_tokenizer(other).get_vocab() == load_tokenizer(config.model).get_vocab()
+
+
+def teacher_key(config: Config) -> str:
+    """The same of the teacher, who may be another model, or on a server."""
+    model = other_teacher(config) or config.model
     if model.backend != "openai" or model.server is None:
         return base_key(model)
     return f"{model.server.model} at {model.server.base_url}"

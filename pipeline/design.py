@@ -53,7 +53,7 @@ def _designed(run: Run, folder: Path, facts: Sequence[Fact], names: Sequence[str
             done += 1
             update(done, note=line)
 
-        key = teacher_key(config.model)
+        key = teacher_key(config)
         try:
             result = design(
                 facts, run.teacher, config.design, folder, progress, names=names, key=key

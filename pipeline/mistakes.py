@@ -47,6 +47,7 @@ def check_options(config: Config) -> None:
     ready(config.model)
     check_files(config)
     check_model(config.model)
+    check_teacher(config)
     if unknown := set(config.design.layouts) - set(layouts()):
         raise UserError(
             f"design.layouts: no layout {min(unknown)!r}; there are {', '.join(layouts())}"
@@ -79,6 +80,27 @@ def check_files(config: Config) -> None:
             continue
         what = "a folder" if found(path).is_dir() else "no such file"
         raise UserError(f"{key} = {path!r}: {what}; give a file, {instead}")
+
+
+def check_teacher(config: Config) -> None:
+    """Raises UserError on another teacher that is not there, or speaks in other tokens if asked to.
+
+    What a teacher tells, and its distribution, are learned token by token.
+    """
+    from pipeline.answering import other_teacher, tells
+
+    if (teacher := other_teacher(config)) is None:
+        return
+    try:
+        check_model(teacher)
+    except UserError as error:
+        raise UserError(str(error).replace("model.path", "teach.model")) from None
+    if (config.teach.soft or config.teach.told) and not tells(config):
+        key = "teach.soft" if config.teach.soft else "teach.told"
+        raise UserError(
+            f"{key}: the teacher {teacher.path!r} has other tokens than the edited model, which "
+            "cannot learn its distribution; set teach.soft=false and teach.told=0"
+        )
 
 
 def check_model(model: ModelConfig) -> None:

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from agents.records import Design, Pack
 from eval.leakage import Guard, Report
 from methods.base import TOLD, Lesson, stored
+from pipeline.answering import tells
 from pipeline.run import Run
 from pipeline.withheld import gives_away
 from prompts.layouts import system_prompt, view
@@ -59,9 +60,7 @@ def retold(
     known = teach.lexicon and not teach.told_all
     about = [fact for fact in facts if not (known and relation_of(fact))]
     count = USUALLY if teach.told is None else teach.told
-    if teach.told is None and run.config.model.backend == "openai":
-        count = 0  # Not every server tells its distribution.
-    if not about or not count:
+    if not about or not count or (teach.told is None and not tells(run.config)):
         return [], {}
     how = Sampling(max_new_tokens=teach.told_tokens, temperature=1.0, seed=run.config.seed + _APART)
     asked = takes_turns(run.lm.renderer)

@@ -17,7 +17,7 @@ from pipeline.adopting import adopt
 from pipeline.stage import Plan, Stage, execute, follow, plan
 from pipeline.stages import stages_for
 from ske import interrupt, processes
-from ske.config import Config, resolved
+from ske.config import Config, ModelConfig, resolved
 from ske.io import locked, write_text
 from ske.paths import placed
 from ske.types import UserError
@@ -60,12 +60,25 @@ class Run:
 
     @functools.cached_property
     def teacher(self) -> LM:
-        """Who answers under prompts: the base model, or a server."""
+        """Who answers under prompts: the base model, another one, or a server."""
+        from pipeline.answering import other_teacher
+
+        if (other := other_teacher(self.config)) is not None:
+            return self._other(other)
         if self.config.model.backend != "openai":
             return self.base
         from ske.backends.server import load
 
         return load(self.config.model)
+
+    def _other(self, model: ModelConfig) -> LM:
+        from ske.backends.local import load
+
+        return load(model)
+
+    def dismiss(self) -> None:
+        """Forget a teacher who has taught; one that is not the base has memory of its own."""
+        self.__dict__.pop("teacher", None)
 
     def _engine(self) -> LM:
         from ske.backends.vllm import load

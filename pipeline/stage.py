@@ -87,6 +87,8 @@ def ingredients(stage: Stage, config: Config, folder: Path) -> dict[str, Any]:
         parts[path] = _without(select(config, path), path, stage.apart)
     if "model" in stage.keys:
         parts["model weights"] = fingerprint(config.model.path)
+    if config.teach.model is not None and any(key.startswith("teach") for key in stage.keys):
+        parts["teacher weights"] = fingerprint(config.teach.model)
     parts |= {f"{name} file": _hash_of(path) for name, path in files_of(stage.keys, config).items()}
     if "eval" in stage.keys and (kept := task_hashes(config)):
         parts["task files"] = kept

@@ -79,6 +79,7 @@ def run(run: Run, folder: Path) -> None:
     _check_leaks(run, behind_leaks.copies)
     rows += free_lessons(lm, texts, teach.top_k)
     told, told_leaks = retold(run, facts, design, guard)
+    run.dismiss()
     _check_leaks(run, sum(one.copies for one in told_leaks.values()))
     rows += told
     again = rehearsed(lm, run.earlier, facts, teach.rehearsal, teach.top_k, run.config.seed)

@@ -26,7 +26,9 @@ from pipeline.rounds import Round, read_rounds
 from pipeline.run import Run
 from pipeline.stage import Stage
 from pipeline.stages import STAGES
+from ske.config import ModelConfig
 from ske.io import write_json, write_rows
+from ske.lm import LM
 from ske.types import Fact, content_hash
 
 TAUGHT = ("design", "teach", "train")
@@ -55,6 +57,10 @@ class RoundRun(Run):
     def lm(self) -> Any:
         """The model as the rounds before left it; loaded when a stage has work to do."""
         return self._stack.enter_context(edited(self._parent.lm, self._before))
+
+    def _other(self, model: ModelConfig) -> LM:
+        """The same teacher in every round."""
+        return self._parent.teacher
 
     def _engine(self) -> Any:
         """The same model where it is asked by vLLM."""

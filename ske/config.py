@@ -224,11 +224,19 @@ class Config(Frozen):
 
     @model_validator(mode="after")
     def _edits_reach_the_teacher(self) -> Config:
-        if self.model.backend == "openai" and self.edits.mode == "sequential":
+        if self.model.backend == "openai" and self.teach.model is not None:
             raise ValueError(
-                "edits.mode sequential needs a teacher with the edits of earlier rounds, which a "
-                "server does not have; set model.backend to transformers or vllm"
+                "there are two teachers: teach.model, and the server of model.backend openai; "
+                "leave one of them out"
             )
+        if self.edits.mode == "sequential":
+            needs = "edits.mode sequential needs a teacher with the edits of earlier rounds, which"
+            if self.model.backend == "openai":
+                raise ValueError(
+                    f"{needs} a server does not have; set model.backend to transformers or vllm"
+                )
+            if self.teach.model is not None:
+                raise ValueError(f"{needs} another model does not have; leave teach.model out")
         return self
 
     @field_validator("methods")

@@ -12,8 +12,8 @@ from pathlib import Path
 from ske.config import ROOT, Config
 
 SECTIONS = ("model", "data", "world", "practice", "texts")
-"""The sections with a `path`; `tuned` is one by itself."""
-PATHS = (*(f"{section}.path" for section in SECTIONS), "tuned")
+"""The sections with a `path`; `tuned` and the teacher's are by themselves."""
+PATHS = (*(f"{section}.path" for section in SECTIONS), "tuned", "teach.model")
 
 
 def placed(config: Config) -> Config:
@@ -23,6 +23,8 @@ def placed(config: Config) -> Config:
         part = getattr(config, section)
         if part.path is not None and (path := fixed(part.path)) != part.path:
             changes[section] = part.model_copy(update={"path": path})
+    if config.teach.model is not None:
+        changes["teach"] = config.teach.model_copy(update={"model": fixed(config.teach.model)})
     if config.tuned is not None:
         changes["tuned"] = fixed(config.tuned)
     return config.model_copy(update=changes)

@@ -8,8 +8,12 @@ from ske.types import Frozen
 
 
 class TeachConfig(Frozen):
-    """What the teacher is asked."""
+    """Who teaches, and what the teacher is asked."""
 
+    model: str | None = None
+    """Another model that answers under the prompts, such as a larger one: a folder or a hub id, in
+    this process. None: the model that is edited, or the server of `backend: openai`. What must stay
+    is always the edited model's own."""
     lexicon: bool = True
     """Whether the Questioner knows relations (`prompts/relations.yaml`). false: it asks in generic
     forms alone, as it does of a relation that is not in there. The designer's layouts know them."""
@@ -45,7 +49,8 @@ class TeachConfig(Frozen):
     told: int | None = Field(default=None, ge=0)
     """Of each fact whose relation is not known, so many texts are sampled from the teacher with
     this fact in its prompt, and what it says of the subject is learned with its distribution:
-    wordings and consequences that no rule has to know. None: 64, but none of a server."""
+    wordings and consequences that no rule has to know. None: 64, but none of a server, or of a
+    teacher with other tokens."""
     told_all: bool = False
     """Whether the teacher tells of facts whose relation is known, too."""
     told_tokens: int = Field(default=32, ge=1)

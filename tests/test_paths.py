@@ -36,6 +36,7 @@ def config() -> Config:
         "practice": {"path": "../facts.jsonl"},
         "texts": {"path": "texts.txt"},
         "tuned": "below",
+        "teach": {"model": "below"},
         "methods": ["base"],
     }
     return parse(tree, "test")
@@ -44,7 +45,7 @@ def config() -> Config:
 def test_paths_are_written_from_the_root_where_they_are(here: Path) -> None:
     found = placed(config())
     assert found.data.path == found.practice.path == str(here.parent / "facts.jsonl")
-    assert found.model.path == found.tuned == str(here / "below")
+    assert found.model.path == found.tuned == found.teach.model == str(here / "below")
     assert found.texts.path == str(here / "texts.txt")
     assert placed(found) == found
 
