@@ -18,7 +18,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from bench import ablations, headline
+from bench import ablations, headline, larger
 from bench.document import filled, standing
 from bench.outcome import CHANGE, LOCALITY, Must, section
 from bench.setting import machine
@@ -29,7 +29,7 @@ from ske.io import write_text
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs" / "results.md"
 README = ROOT / "README.md"
-SECOND = Path("worlds") / "second"
+SECOND, LARGER = Path("worlds") / "second", Path("worlds") / "larger"
 SECOND_SEED = 2
 
 AT_64 = (
@@ -125,6 +125,8 @@ def _make(part: str, seeds: Sequence[int] | None) -> None:
     """The runs of a part, of these seeds or of all."""
     if part == "second-world":
         _ske("world", "build", "--seed", str(SECOND_SEED), "--out", str(SECOND))
+    if part == "teaching":
+        larger.grow(ROOT / "world", LARGER)
     for cell in _cells(part):
         if seeds is None or cell.run().config.edits.seed in seeds:
             _ske(*cell.command()[1:])

@@ -53,10 +53,10 @@ def schedule(seed: int, stages: tuple[Stage, ...] = STAGES) -> list[tuple[int, b
     return steps
 
 
-def learning_rate(step: int, total: int) -> float:
+def learning_rate(step: int, total: int, peak: float = PEAK_RATE) -> float:
     """Warm-up, a constant stretch, and a linear decay over the last 25 %."""
     tail = DECAY_SHARE * total
-    return PEAK_RATE * min(1.0, (step + 1) / WARMUP, max(0.02, (total - step) / tail))
+    return peak * min(1.0, (step + 1) / WARMUP, max(0.02, (total - step) / tail))
 
 
 def new_tokenizer(world: World) -> PreTrainedTokenizerFast:
@@ -109,27 +109,45 @@ def train(
     work.mkdir(parents=True, exist_ok=True)
     tokens = new_tokenizer(world)
     model = new_model(tokens, world.seed)
+    fit(model, tokens, world, work, progress, stages, save_every)
+    publish(model, tokens, out)
+
+
+def fit(
+    model: Qwen3ForCausalLM,
+    tokens: PreTrainedTokenizerFast,
+    world: World,
+    work: Path,
+    progress: Progress,
+    stages: tuple[Stage, ...],
+    save_every: int,
+    peak: float = PEAK_RATE,
+    name: str = "",
+) -> None:
+    """Train a model of the world to the end of the schedule, or on from `work`.
+
+    `peak` is the highest learning rate; another `name` draws other texts.
+    """
     optimizer = torch.optim.AdamW(
-        model.parameters(), lr=PEAK_RATE, betas=(0.9, 0.98), weight_decay=0.02, fused=True
+        model.parameters(), lr=peak, betas=(0.9, 0.98), weight_decay=0.02, fused=True
     )
     first = _restore(work / "checkpoint.safetensors", model, optimizer)
     steps = schedule(world.seed, stages)
     writer = Writer(world, world.seed, pieces(tokens))
     seen: dict[str, float] = {}
     for step in range(first, len(steps)):
-        writer.rng.seed(f"{world.seed}-{step}")
+        writer.rng.seed(f"{name}{world.seed}-{step}")
         number, plain = steps[step]
         if plain:
             batch = plain_batch(writer, tokens, PLAIN_ROWS, PLAIN_LENGTH)
         else:
             batch = context_batch(writer, tokens, stages[number])
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, len(steps))
+            group["lr"] = learning_rate(step, len(steps), peak)
         _note(seen, _step(model, optimizer, batch), "plain" if plain else "context")
         if (step + 1) % save_every == 0:
             _save(work / "checkpoint.safetensors", model, optimizer, step + 1)
         progress(step + 1, len(steps), seen)
-    _publish(model, tokens, out)
 
 
 def _step(
@@ -191,7 +209,8 @@ def _restore(path: Path, model: Qwen3ForCausalLM, optimizer: torch.optim.Optimiz
     return step
 
 
-def _publish(model: Qwen3ForCausalLM, tokens: PreTrainedTokenizerFast, out: Path) -> None:
+def publish(model: Qwen3ForCausalLM, tokens: PreTrainedTokenizerFast, out: Path) -> None:
+    """Save a model with its tokenizer."""
     model.generation_config.eos_token_id = tokens.eos_token_id
     model.generation_config.pad_token_id = tokens.pad_token_id
     model.save_pretrained(out, safe_serialization=True)
