@@ -74,6 +74,17 @@ def test_make_results_runs_what_is_asked_for_and_writes_the_document(
     monkeypatch.undo()
 
 
+def test_the_table_of_teachers_gets_its_larger_one_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(results, "_ske", lambda *arguments: asked.append(arguments[0]))
+    monkeypatch.setattr(results.larger, "grow", lambda folder, out: asked.append(str(out)))
+    monkeypatch.chdir(tmp_path)
+    results._make("teaching", [3])
+    assert asked[:2] == ["worlds/larger", "run"] and len(asked) > 5
+
+
 def test_the_short_form_is_for_the_terminal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
