@@ -7,7 +7,6 @@ answers at once.
 
 from __future__ import annotations
 
-import sys
 import warnings
 from pathlib import Path
 from typing import Annotated
@@ -368,20 +367,26 @@ def main() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning)
     processes.yielding()
     interrupt.listen()
+    processes.leave(_status())
+
+
+def _status() -> int:
+    """Do what the command line says; how it ended."""
     try:
         app()  # Exits by itself: 0, 2 for a wrong command line, 130 for Ctrl-C.
     except UserError as error:
         Console(stderr=True).print(
             f"[red]error:[/red] {_escaped(error)}", highlight=False, soft_wrap=True
         )
-        sys.exit(2)
+        return 2
     except SystemExit as stop:
         if stop.code == 130:
             Console(stderr=True).print("stopped; the same command goes on from here")
-        raise
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except Exception:
         Console(stderr=True).print_exception(width=100)
-        sys.exit(1)
+        return 1
+    return 0
 
 
 def _escaped(error: Exception) -> str:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import functools
 import gc
 import os
+import sys
+from typing import NoReturn
 
 SPINS = "10000"
 """Turns of a waiting loop. libgomp's own 300,000 are no faster on an idle machine; beside one other
@@ -48,3 +50,18 @@ def first() -> bool:
 def local_number() -> int:
     """The number of this process on its machine, which is that of its GPU."""
     return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def leave(status: int) -> NoReturn:
+    """End this process; if it trained with others, without Python's own clean-up.
+
+    In that, a thread of gloo that drops the last reference to one of Python's tensors ends the
+    process with SIGABRT ("terminate called without an active exception", 2 times in 40, torch
+    2.13), and torchrun then says that a training failed of which everything is on disk.
+    """
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(status)
+    sys.exit(status)

@@ -125,6 +125,27 @@ def test_a_run_trains_under_torchrun(tmp_path: Path) -> None:
     assert "Nothing to do" in ran
 
 
+@pytest.mark.parametrize("together", [True, False])
+def test_one_of_several_ends_without_pythons_clean_up(tmp_path: Path, together: bool) -> None:
+    """Where gloo's threads may end it with SIGABRT."""
+    store = f'"gloo", init_method="file://{tmp_path}/store", rank=0, world_size=1'
+    code = (
+        "import atexit, torch.distributed\n"
+        "from ske import processes\n"
+        f"if {together}: torch.distributed.init_process_group({store})\n"
+        "atexit.register(print, 'cleaned up')\n"
+        "print('done, ', end='')\n"
+        "processes.leave(3)\n"
+    )
+    left = subprocess.run(
+        [sys.executable, "-c", code], cwd=HERE.parent, capture_output=True, text=True, check=False
+    )
+    assert (left.returncode, left.stdout.strip()) == (
+        3,
+        "done," if together else "done, cleaned up",
+    )
+
+
 def test_threads_wait_briefly_unless_the_user_says_how(monkeypatch: pytest.MonkeyPatch) -> None:
     for set_by_user in ({"OMP_WAIT_POLICY": "active"}, {"GOMP_SPINCOUNT": "7"}, {}):
         monkeypatch.setattr(os, "environ", dict(set_by_user))
