@@ -11,7 +11,7 @@ from eval.answers import Answers, read_answers
 from eval.further import further
 from eval.ratios import CEILINGS, SHARE, share_over_seeds
 from eval.retention import scored
-from eval.score import ALL, BASE, CaseKey, per_case
+from eval.score import ALL, BASE, CaseKey, ErrorKey, per_case
 from eval.seeds import gather
 from eval.stats import Interval, bootstrap_seeds, holm, paired
 from pipeline.labels import PROTOCOLS, in_order, method_label
@@ -109,6 +109,8 @@ class Found(NamedTuple):
     """Values by protocol, method and place."""
 
     values: dict[tuple[str, str, Place], Cases]
+    errors: Mapping[ErrorKey, int]
+    """How many questions could not be asked; they are in no mean."""
 
     def of(self, protocol: str, method: str, place: Place) -> Interval | None:
         """The mean with its interval over cases and seeds."""
@@ -176,7 +178,7 @@ def section(name: str, folders: Sequence[Path], planned: int, musts: Sequence[Mu
     for told, columns in DETAILS.items():
         if found.has(columns):
             parts += [f"**{told}, {PROTOCOLS[protocol]}**", _table(found, protocol, columns)]
-    parts += [_differences(found), _goals(found, musts)]
+    parts += [_unasked(found, protocol), _differences(found), _goals(found, musts)]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -201,7 +203,7 @@ def read(folders: Sequence[Path]) -> Found:
     for one in kept:
         if (one.round, one.after, one.key.metric) == (1, last, "edit_success"):
             put(one.key, (RETAINED, ALL), one.value)
-    return Found(values)
+    return Found(values, answers.errors)
 
 
 def _alone(folder: Path) -> Answers:
@@ -224,6 +226,16 @@ def _table(found: Found, protocol: str, columns: Sequence[Column]) -> str:
         cells = [shown(own[n]) for n in kept]
         lines.append(f"| {method_label(method)} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def _unasked(found: Found, protocol: str) -> str:
+    """How many questions are in no mean, by method and metric."""
+    methods: dict[str, list[str]] = {}
+    for key, count in found.errors.items():
+        if key.protocol == protocol:
+            methods.setdefault(key.method, []).append(f"{count:,} of {key.metric}")
+    told = "; ".join(f"{method_label(m)} {', '.join(each)}" for m, each in methods.items())
+    return told and f"Error rows, in no mean, {PROTOCOLS[protocol]}: {told}."
 
 
 def _differences(found: Found) -> str:

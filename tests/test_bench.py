@@ -279,7 +279,8 @@ def test_shares_are_of_retrieval_where_prompt_was_not_asked() -> None:
             {
                 ("generate", m, place): {("c", 0): v}
                 for m, v in zip(methods, (50.0, 40.0), strict=True)
-            }
+            },
+            {},
         )
 
     column = next(c for c in outcome.MADE if c.place == (outcome.SHARE, "all"))
@@ -318,6 +319,21 @@ def test_unseen_kinds_have_a_table_of_their_own(
     monkeypatch.setattr(outcome, "_alone", lambda folder: answers)
     text = section("x", [tmp_path], 1, ())
     assert f"| | {chains.TWO} |\n|---|---|\n| SKE | 0.0 [" in text
+    assert "no mean" not in text
+
+
+def test_questions_that_could_not_be_asked_are_counted_in_the_document(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = chain(SPOUSE, HIS_WORK)
+    refused = asked.model_copy(update={"method": "prompt", "error": "too long"})
+    again = refused.model_copy(update={"probe": 1})
+    other = refused.model_copy(update={"metric": "portability"})
+    forced = other.model_copy(update={"protocol": "teacher_forced"})
+    answers = Answers([asked, refused, again, other, forced], [], Beside([], [], []))
+    monkeypatch.setattr(outcome, "_alone", lambda folder: answers)
+    told = "Error rows, in no mean, free generation (what users see): PROMPT 2 of hard, 1 of "
+    assert f"{told}portability." in section("x", [tmp_path], 1, ())
 
 
 def test_unseen_kinds_are_told_apart_by_hops_and_by_where_the_edit_lies() -> None:
