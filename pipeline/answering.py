@@ -1,31 +1,12 @@
 """Who answers in a run: transformers, vLLM in this process or a server, and who teaches.
 
-One engine answers for all methods of a run. Engines differ in the last digits, and what differs
-between methods in a table must be the methods.
+What tells each one's answers from those of others is here, too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
-
 from pipeline.stage import weights_key
 from ske.config import Config, ModelConfig
-from ske.lm import LM
-from ske.types import NeedsWeights
-
-if TYPE_CHECKING:
-    from pipeline.run import Run
-
-
-class Asked(NamedTuple):
-    """Who is asked the probes."""
-
-    lm: Callable[[], LM]
-    """Loads it when there is something to ask."""
-    key: str
-    """What tells its answers from those of others."""
 
 
 def ready(model: ModelConfig) -> None:
@@ -75,21 +56,3 @@ def teacher_key(config: Config) -> str:
     if model.backend != "openai" or model.server is None:
         return base_key(model)
     return f"{model.server.model} at {model.server.base_url}"
-
-
-def asked(run: Run, edits: Sequence[Path]) -> Asked:
-    """Who is asked in a run with these edits: the backend, if it can take every one of them."""
-    model = run.config.model
-    by_weights = Asked(lambda: run.lm, weights_key(model))
-    if model.backend != "vllm":
-        return by_weights
-    from methods.table import load_edit
-
-    try:
-        for folder in edits:
-            with load_edit(folder).applied(run.base):
-                pass
-    except NeedsWeights as error:
-        run.console.print(f"  transformers answers for all methods: {error}", highlight=False)
-        return by_weights
-    return Asked(lambda: run.base, base_key(model))

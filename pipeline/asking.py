@@ -10,7 +10,7 @@ content, so that a new method in the list costs only its own answers.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,8 +21,7 @@ from eval.records import Case
 from eval.retention import FILE as RETENTION
 from eval.score import BASE, Row
 from eval.sentiment import FILE as OPINIONS
-from pipeline.answering import Asked
-from pipeline.answering import asked as asked_of
+from pipeline.answering import base_key
 from pipeline.edits import edited, hash_of
 from pipeline.facts import read_cases, summary_of
 from pipeline.judging import check, judge
@@ -30,14 +29,23 @@ from pipeline.places import edit_folders
 from pipeline.rounds import Rounds, read_rounds
 from pipeline.run import Run
 from pipeline.sittings import Sitting, latest, retention, sittings
-from pipeline.stage import task_hashes
+from pipeline.stage import task_hashes, weights_key
 from pipeline.suite import suite_items, suite_rows, task_rows
 from ske.io import append_rows, read_json, read_kept, write_json, write_rows
 from ske.lm import LM
-from ske.types import content_hash
+from ske.types import NeedsWeights, content_hash
 
 CHUNK = 256
 """Items asked between two saves; fixed, so that a resumed run asks in the same batches."""
+
+
+class Asked(NamedTuple):
+    """Who is asked the probes."""
+
+    lm: Callable[[], LM]
+    """Loads it when there is something to ask."""
+    key: str
+    """What tells its answers from those of others."""
 
 
 class Heard(NamedTuple):
@@ -121,7 +129,7 @@ def _planned(run: Run, folder: Path) -> _Plan:
     # The suite is asked of the one model that holds all edits, if there is one.
     suite = [] if rounds.mode == "single" else suite_items(run, folder)
     times = sittings(rounds, [*own.probes, *own.opinions, *own.texts], len(suite))
-    return _Plan(own, suite, rounds, times, asked_of(run, _edits(run, rounds)))
+    return _Plan(own, suite, rounds, times, answerer(run, _edits(run, rounds)))
 
 
 def _of_cases(run: Run, cases: Sequence[Case]) -> _OfCases:
@@ -229,6 +237,28 @@ def _answers(
     seconds = round(time.time() - started, 1)
     write_json(costs, {"seconds": seconds, "answers": len(numbered)})
     return Heard(done, seconds)
+
+
+def answerer(run: Run, edits: Sequence[Path]) -> Asked:
+    """Who is asked in a run with these edits: the backend, if it can take every one of them.
+
+    One engine answers for all methods of a run. Engines differ in the last digits, and what
+    differs between methods in a table must be the methods.
+    """
+    model = run.config.model
+    by_weights = Asked(lambda: run.lm, weights_key(model))
+    if model.backend != "vllm":
+        return by_weights
+    from methods.table import load_edit
+
+    try:
+        for folder in edits:
+            with load_edit(folder).applied(run.base):
+                pass
+    except NeedsWeights as error:
+        run.console.print(f"  transformers answers for all methods: {error}", highlight=False)
+        return by_weights
+    return Asked(lambda: run.base, base_key(model))
 
 
 def _costs(heard: Sequence[Heard]) -> dict[str, float]:

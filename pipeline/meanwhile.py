@@ -10,18 +10,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rich.console import Console
-
 from pipeline.places import is_taught
 from pipeline.run import Run
-from pipeline.stage import execute
 from ske import processes
-from ske.config import load
 
 
 @contextmanager
@@ -40,7 +35,7 @@ def meanwhile(run: Run) -> Iterator[bool]:
     own = threads - threads // 2
     child = _start(run.folder, threads // 2)
     run.console.print(
-        f"  meanwhile, another process makes and asks the edits of {', '.join(_others(run))}",
+        f"  meanwhile, another process makes and asks the edits of {', '.join(others(run))}",
         highlight=False,
     )
     torch.set_num_threads(own)
@@ -60,19 +55,8 @@ def meanwhile(run: Run) -> Iterator[bool]:
         torch.set_num_threads(threads)
 
 
-def main(folder: Path) -> None:
-    """The other process: stage `edit`, and `ask` as far as no student is needed."""
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-    from pipeline import asking  # Takes seconds: the parent may be gone before.
-
-    run = Run(load(folder / "config.yaml"), folder, Console(quiet=True))
-    for item in run.plan():
-        if item.stage.name == "edit" and item.state != "done":
-            execute(item.stage, run)
-    asking.ahead(run, run.stage("ask"), _others(run))
-
-
-def _others(run: Run) -> list[str]:
+def others(run: Run) -> list[str]:
+    """The methods that need no student."""
     return [method for method in run.config.methods if not is_taught(method)]
 
 
@@ -87,19 +71,9 @@ def _threads(run: Run) -> int:
 
 def _start(folder: Path, threads: int) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [sys.executable, "-m", "pipeline.meanwhile", str(folder)],
+        [sys.executable, "-m", "pipeline.beside", str(folder)],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         env={**os.environ, "OMP_NUM_THREADS": str(threads)},
     )
-
-
-def _die_with_parent() -> None:
-    """Its end of the pipe is closed when it ends, however it ends."""
-    sys.stdin.buffer.read()
-    os._exit(1)
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from methods.table import METHODS
 from pipeline.adopting import adopt
+from pipeline.answering import other_teacher
 from pipeline.stage import Plan, Stage, execute, follow, plan
 from pipeline.stages import stages_for
 from ske import interrupt, processes
@@ -61,8 +62,6 @@ class Run:
     @functools.cached_property
     def teacher(self) -> LM:
         """Who answers under prompts: the base model, another one, or a server."""
-        from pipeline.answering import other_teacher
-
         if (other := other_teacher(self.config)) is not None:
             return self._other(other)
         if self.config.model.backend != "openai":

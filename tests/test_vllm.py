@@ -16,7 +16,7 @@ from realserver import asked_again, design, made, replays, serving
 from eval.cases import load as load_cases
 from methods.delta import DeltaEdit, LowRank
 from methods.prompt import PromptEdit
-from pipeline.answering import asked
+from pipeline.asking import answerer
 from pipeline.run import Run
 from ske.backends import local, vllm
 from ske.backends.server import ServerLM
@@ -194,7 +194,7 @@ def test_one_engine_answers_for_all_methods(
     delta(here, 6, rank=100).save(thick)
     run = Run(Config(model=MODEL.model_copy(update={"backend": "vllm"})), tmp_path / "run")
     run.__dict__ |= {"base": engine, "lm": here}
-    own, other = asked(run, [thin]), asked(run, [thin, thick])
+    own, other = answerer(run, [thin]), answerer(run, [thin, thick])
     assert own.lm() is engine
     assert other.lm() is here
     assert own.key != other.key
