@@ -1,5 +1,5 @@
-"""The project's results: grids of runs, joined over seeds, as tables in `docs/results.md`
-and what says most of them in `README.md`.
+"""The project's results: grids of runs, joined over seeds, as tables in `docs/results.md`, figures
+beside it and what says most of them in `README.md`.
 
 Every part is a grid file of `configs/results/`; its runs are `ske run`s with folders of their own
 under `runs/results`, so that whatever was stopped goes on, on one machine or (`ske grid`) on many.
@@ -15,10 +15,10 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from bench import ablations, headline, larger
+from bench import ablations, headline, larger, pictures
 from bench.document import filled, standing
 from bench.outcome import CHANGE, LOCALITY, Must, section
 from bench.setting import machine
@@ -28,6 +28,7 @@ from ske.io import write_text
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs" / "results.md"
+FIGURES = ROOT / "docs" / "figures"
 README = ROOT / "README.md"
 SECOND, LARGER = Path("worlds") / "second", Path("worlds") / "larger"
 SECOND_SEED = 2
@@ -97,6 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _make(part, chosen.seeds)
     _fill(DOCS, {place: text for part in chosen.only for place, text in sections(part).items()})
     _fill(README, front(chosen.only, README.read_text(encoding="utf-8")))
+    pictures.draw(_groups(PARTS), chosen.only, FIGURES)
 
 
 def front(parts: Sequence[str], text: str) -> dict[str, str]:
@@ -106,8 +108,7 @@ def front(parts: Sequence[str], text: str) -> dict[str, str]:
         parts: Which may change.
         text: README as it is: what was run elsewhere stays.
     """
-    done = {f"{part}/{name}": each for part in parts for name, each in _done(part)[0].items()}
-    tables = {OVERVIEW: headline.overview(done, standing(text, OVERVIEW))}
+    tables = {OVERVIEW: headline.overview(_groups(parts), standing(text, OVERVIEW))}
     if MAIN in parts and (folders := _main()):
         tables |= {MAIN: headline.table(folders), COSTS: headline.costs(folders)}
     return tables
@@ -154,6 +155,11 @@ def places() -> list[str]:
     """Every place that the document must have."""
     own = [f"{part}/{name}" for part in PARTS if part not in COMPARED for name in _done(part)[0]]
     return [*own, *COMPARED, AGAINST]
+
+
+def _groups(parts: Iterable[str]) -> dict[str, list[Path]]:
+    """Part/group -> its finished runs."""
+    return {f"{part}/{name}": each for part in parts for name, each in _done(part)[0].items()}
 
 
 def _main() -> list[Path]:

@@ -41,21 +41,22 @@ def draw(evidence: Evidence, folder: Path) -> dict[str, Path]:
     drawn: dict[str, Path] = {}
     for told in section(evidence):
         protocol = told["name"]
-        for name, label, panels in (
-            ("forgetting", "rounds made", _panels(evidence.retention, protocol, "after_round")),
-            ("decay", "later edits", _panels(evidence.decay, protocol, "later_edits")),
+        for name, label, shown in (
+            ("forgetting", "rounds made", panels(evidence.retention, protocol, "after_round")),
+            ("decay", "later edits", panels(evidence.decay, protocol, "later_edits")),
         ):
             path = folder / f"{name}-{protocol}.png"
-            drawn[f"{name}-{protocol}"] = figures.trends(panels, label, path)
+            drawn[f"{name}-{protocol}"] = figures.trends(shown, label, path)
         if maps := heat_maps(evidence, protocol):
             path = folder / f"retention-{protocol}.png"
             drawn[f"retention-{protocol}"] = figures.heat_maps(maps, path)
     return drawn
 
 
-def _panels(
+def panels(
     table: Sequence[TableRow], protocol: str, column: str
 ) -> list[tuple[str, list[figures.Trend]]]:
+    """Success by metric as trends, one a method, over the numbers of a column."""
     own = [row for row in table if row["protocol"] == protocol and row.get("round", ALL) == ALL]
     return [
         (plain(metric), _trends([row for row in own if row["metric"] == metric], column))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import torch
 from minirun import minirun
 
 from bench import __main__ as bench
-from bench import ablations, chains, gpu, growth, headline, outcome, results
+from bench import ablations, chains, gpu, growth, headline, outcome, pictures, results
 from bench.document import filled
 from bench.memory import held
 from bench.outcome import Must, section
@@ -49,6 +50,7 @@ def test_make_results_runs_what_is_asked_for_and_writes_the_document(
     monkeypatch.setattr(results, "_ske", lambda *arguments: asked.append(arguments))
     monkeypatch.setattr(results, "DOCS", document)
     monkeypatch.setattr(results, "README", front)
+    monkeypatch.setattr(results, "FIGURES", tmp_path / "figures")
     row = "| 1 edit | 5 | of before |"
     tables = {"main": "old", "overview": row, "costs": "old"}
     front.write_text(
@@ -71,7 +73,39 @@ def test_make_results_runs_what_is_asked_for_and_writes_the_document(
     told = front.read_text()
     assert "| SKE | 75.0 [" in told and "| 64 edits | 1 | 75.0 [" in told
     assert row in told and "old" not in told
+    drawn = {path.name for path in (tmp_path / "figures").iterdir()}
+    assert drawn == {"balance.png", "sizes.png"}
     monkeypatch.undo()
+
+
+def test_figures_are_of_the_runs_that_are_here(tmp_path: Path) -> None:
+    folder = minirun(tmp_path / "one").folder
+    groups = {"main/counterfact": [folder], "sizes/4-edits": [folder], "sequential/16x16": []}
+    assert pictures.draw(groups, ["ablations"], tmp_path / "none") == []
+    first = pictures.draw(groups, ["main"], tmp_path / "first")
+    again = pictures.draw(groups, ["main"], tmp_path / "again")
+    assert [path.name for path in first] == ["balance.png", "sizes.png"]
+    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in again]
+    assert first[0].read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_trend_has_the_methods_that_were_asked_at_several_sizes() -> None:
+    def made(*methods: str) -> outcome.Found:
+        values = {("generate", m, ("locality", "all")): {("a", 0): 40.0} for m in methods}
+        return outcome.Found(values, {})
+
+    found = {64: made("base", "ske", "svf"), 4: made("base", "ske")}
+    (trend,) = pictures._trends(found, ("locality", "all"))
+    assert trend.method == "ske"
+    assert [(size, row["mean"]) for size, row in trend.points] == [(4, 40.0), (64, 40.0)]
+
+
+def test_documents_show_figures_that_are_there() -> None:
+    for document in (results.DOCS, results.README):
+        named = re.findall(r"!\[[^]]+\]\(([^)]+)\)", document.read_text(encoding="utf-8"))
+        assert named, document
+        for path in named:
+            assert (document.parent / path).is_file(), path
 
 
 def test_the_table_of_teachers_gets_its_larger_one_first(
