@@ -184,7 +184,7 @@ def section(name: str, folders: Sequence[Path], planned: int, musts: Sequence[Mu
 
 def read(folders: Sequence[Path]) -> Found:
     """The scores of runs that differ only in their seeds."""
-    answers = gather(folders).answers if len(folders) > 1 else _alone(folders[0])
+    answers = answers_of(folders)
     values: dict[tuple[str, str, Place], Cases] = {}
 
     def put(key: CaseKey, place: Place, value: float) -> None:
@@ -204,6 +204,11 @@ def read(folders: Sequence[Path]) -> Found:
         if (one.round, one.after, one.key.metric) == (1, last, "edit_success"):
             put(one.key, (RETAINED, ALL), one.value)
     return Found(values, answers.errors)
+
+
+def answers_of(folders: Sequence[Path]) -> Answers:
+    """All answers of one run, or of several that differ only in their seeds."""
+    return gather(folders).answers if len(folders) > 1 else _alone(folders[0])
 
 
 def _alone(folder: Path) -> Answers:

@@ -6,10 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from bench.headline import COLUMNS, LOCALITY, PROTOCOL
-from bench.outcome import Found, read
-from eval.retention import decay, scored
-from eval.score import BASE
-from eval.seeds import gather
+from bench.outcome import Found, answers_of, read
+from eval.retention import RetentionRow, decay, scored
+from eval.score import ALL, BASE
 from eval.stats import Interval
 from eval.tables import TableRow
 from pipeline import figures, retained
@@ -87,11 +86,16 @@ def _trends(found: Mapping[int, Found], place: tuple[str, str]) -> list[figures.
 
 def rounds(folders: Sequence[Path], path: Path) -> Path:
     """Success of sequential edits against how many edits came after them."""
-    table = decay(scored(gather(folders).answers.retention))
-    whole = table[-1]["seed"]  # One over all seeds, if there are several, comes last.
+    return figures.trends(faded(answers_of(folders).retention), "later edits", path)
+
+
+def faded(answers: Sequence[RetentionRow]) -> list[tuple[str, list[figures.Trend]]]:
+    """By metric, what is still known after so many later edits: over all seeds, where several."""
+    table = decay(scored(answers))
+    seeds = {row["seed"] for row in table}
+    whole = ALL if ALL in seeds else seeds.pop()
     own = [row for row in table if row["seed"] == whole and row["method"] != BASE]
-    panels = retained.panels(own, PROTOCOL, "later_edits")
-    return figures.trends(panels, "later edits", path)
+    return retained.panels(own, PROTOCOL, "later_edits")
 
 
 def _by_method(

@@ -20,6 +20,7 @@ from bench.row import Row, markdown
 from bench.shapes import SHAPES, random_model
 from bench.timing import Work, exponent, paired
 from eval.answers import Answers, Beside
+from eval.retention import RetentionRow
 from eval.score import Row as Answered
 from eval.stats import Interval
 
@@ -98,6 +99,47 @@ def test_a_trend_has_the_methods_that_were_asked_at_several_sizes() -> None:
     (trend,) = pictures._trends(found, ("locality", "all"))
     assert trend.method == "ske"
     assert [(size, row["mean"]) for size, row in trend.points] == [(4, 40.0), (64, 40.0)]
+
+
+def after(round_: int, last: int, method: str, right: bool, seed: int) -> RetentionRow:
+    asked = chain(SPOUSE, f"{SPOUSE} {round_} {seed}").model_copy(
+        update={
+            "method": method,
+            "metric": "edit_success",
+            "category": "all",
+            "case": str(round_),
+            "seed": seed,
+            "answers": (("yes",),),
+            "text": "yes" if right else "no",
+        }
+    )
+    return RetentionRow(after_round=last, round=round_, row=asked)
+
+
+def test_rounds_are_drawn_over_all_seeds_and_of_one_run_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def history(seed: int) -> list[RetentionRow]:
+        known = [(1, 1, True), (1, 2, seed == 0), (2, 2, True)]
+        return [
+            after(own, last, method, right, seed)
+            for method in ("base", "ske")
+            for own, last, right in known
+        ]
+
+    ((title, trends),) = pictures.faded([*history(0), *history(1)])
+    assert title == "edit success"
+    (trend,) = trends
+    assert [(x, row["mean"]) for x, row in trend.points] == [(0, 100.0), (1, 50.0)]
+    monkeypatch.setattr(
+        outcome, "_alone", lambda folder: Answers([], history(1), Beside([], [], []))
+    )
+    path = pictures.draw({pictures.ROUNDS: [tmp_path]}, ["sequential"], tmp_path)
+    assert [one.name for one in path] == ["rounds.png"] and path[0].is_file()
+
+
+def test_figures_are_of_groups_that_there_are() -> None:
+    assert {*pictures.BALANCES, *pictures.SIZES, pictures.ROUNDS} <= set(results.places())
 
 
 def test_documents_show_figures_that_are_there() -> None:
@@ -300,7 +342,7 @@ def test_the_gpu_s_command_runs_on_a_cpu(tmp_path: Path) -> None:
     assert "| tiny | ske | 4 |" in (tmp_path / "gpu.md").read_text()
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is one")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here, so it would run")
 def test_without_a_gpu_it_says_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
     assert gpu.main([]) == 2
     assert "--tiny --device cpu" in capsys.readouterr().err
